@@ -1,0 +1,213 @@
+"""One file that nobody vouches for to one Picture, in this process.
+
+    path ──open, size──► header ──format, pixels──► Pillow ──load──► colour.to_srgb ──► Picture
+
+Each arrow refuses before the next one pays: the bytes are counted before they are read, the pixels before
+they are allocated. Pillow's decoders are C code, and C code can crash: hostile files belong in a DecoderPool.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from io import BufferedReader
+from pathlib import Path
+
+from PIL import (
+    AvifImagePlugin,
+    Image,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from chiasm.camera import colour, container
+from chiasm.camera.limits import DEFAULT, Limits
+from chiasm.camera.picture import Picture, Pixels, uri_of
+from chiasm.contracts import Frame
+from chiasm.errors import ImageError, Reason
+
+# The classes rather than Image.open: no other parser is ever tried, and Image.MAX_IMAGE_PIXELS, which belongs
+# to the user's process, is neither changed nor in the way of Limits.pixels.
+_OPENERS: dict[container.Format, type[ImageFile.ImageFile]] = {
+    "JPEG": JpegImagePlugin.JpegImageFile,
+    "PNG": PngImagePlugin.PngImageFile,
+    "WebP": WebPImagePlugin.WebPImageFile,
+    "TIFF": TiffImagePlugin.TiffImageFile,
+    "AVIF": AvifImagePlugin.AvifImageFile,
+}
+_CUT = ("truncat", "end of file", "unexpected end", "not enough", "not processed")
+_ONE_AT_A_TIME = threading.RLock()
+
+
+def read(path: Path | str, limits: Limits = DEFAULT) -> Frame:
+    """One photograph as a Frame: float32 3 x H x W, sRGB in [0, 1], upright.
+
+    Raises ImageError, whose `reason` is one word. Runs in this process; see `decode`.
+    """
+    return decode(path, limits).frame()
+
+
+def decode(path: Path | str, limits: Limits = DEFAULT) -> Picture:
+    """One JPEG, PNG, WebP, TIFF or AVIF file as upright sRGB, H x W x 3.
+
+    The content decides the format, not the suffix. EXIF rotation and colour profiles are applied;
+    transparency is laid over white; of an animation the first frame counts. 16-bit grey PNG and TIFF give
+    uint16. Everything else gives uint8: Pillow reads 16-bit RGB only to 8 bits (it keeps the upper byte),
+    AVIF of 10 and 12 bits likewise.
+
+    Raises ImageError, and for no bytes anything else: unreadable (missing, forbidden, not a file), empty,
+    too-large, not-an-image, unsupported, truncated, damaged. Runs in this process, which a hostile file may
+    crash or stall; `limits.seconds` and `limits.memory_bytes` are enforced by DecoderPool only. Pillow's own
+    MAX_IMAGE_PIXELS still refuses TIFF and WebP above twice its value here. Threads take turns: to decode in
+    parallel, use DecoderPool.
+    """
+    name = uri_of(path)
+    with _opened(path, name) as file:
+        before = os.fstat(file.fileno())
+        kind = _admit(file, before.st_size, name, limits)
+        pixels = _pixels(file, kind, name, limits)
+        try:
+            file.seek(0)
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise _unreadable(name, error) from error
+        after = os.fstat(file.fileno())
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise ImageError(
+            f"{name}: the file changed while it was read; try again when it is complete", "unreadable"
+        )
+    return Picture(pixels, digest, before.st_size, name)
+
+
+def count_pixels(path: Path | str) -> int:
+    """Height times width as the header says, 0 when it says nothing. For planning; `decode` checks itself."""
+    try:
+        with _opened(path, "") as file, _in_silence():
+            kind = container.format_of(file.read(container.HEADER_BYTES))
+            if kind is None:
+                return 0
+            file.seek(0)
+            with _OPENERS[kind](file) as image:
+                return image.width * image.height
+    except Exception:  # `decode` meets the same trouble, and says what it is
+        return 0
+
+
+@contextmanager
+def _opened(path: Path | str, name: str) -> Iterator[BufferedReader]:
+    """The file for reading, if it is a regular one. Never blocks, not even on a pipe."""
+    try:
+        file = open(path, "rb", opener=_open_at_once)  # noqa: PTH123, SIM115, Path.open has no opener
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+        raise _unreadable(name, error) from error
+    with file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise ImageError(f"{name}: expected a file, got a device or a pipe", "unreadable")
+        yield file
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _unreadable(name: str, error: Exception) -> ImageError:
+    number = error.errno if isinstance(error, OSError) else None
+    if number == errno.EISDIR:
+        return ImageError(
+            f"{name}: expected a file, got a folder; chiasm.camera.find lists folders", "unreadable"
+        )
+    why = os.strerror(number) if number else str(error)
+    return ImageError(f"{name}: cannot be opened ({why}); check the path and its permissions", "unreadable")
+
+
+def _admit(file: BufferedReader, size: int, name: str, limits: Limits) -> container.Format:
+    """The format of a file that is neither empty nor too large; reads its first bytes only."""
+    if size == 0:
+        raise ImageError(f"{name}: expected a picture, got a file of 0 bytes; copy it again", "empty")
+    if size > limits.file_bytes:
+        raise ImageError(
+            f"{name}: expected at most {limits.file_bytes} bytes, got {size}; "
+            "raise Limits.file_bytes if it is good",
+            "too-large",
+        )
+    try:
+        header = file.read(container.HEADER_BYTES)
+    except OSError as error:
+        raise _unreadable(name, error) from error
+    if kind := container.format_of(header):
+        return kind
+    wanted = ", ".join(_OPENERS)
+    if refused := container.refused_format_of(header):
+        raise ImageError(f"{name}: expected one of {wanted}, got {refused}; convert it first", "unsupported")
+    raise ImageError(f"{name}: expected one of {wanted}, got bytes {header[:8].hex()}...", "not-an-image")
+
+
+def _pixels(file: BufferedReader, kind: container.Format, name: str, limits: Limits) -> Pixels:
+    """Upright sRGB pixels; whatever Pillow raises comes out as ImageError."""
+    try:
+        with _in_silence():
+            file.seek(0)
+            with _OPENERS[kind](file) as image:
+                _check_header(image, kind, name, limits)
+                image.load()
+                return colour.to_srgb(image)
+    except ImageError:
+        raise
+    except (MemoryError, Image.DecompressionBombError) as error:
+        why = str(error) or "out of memory"
+        raise ImageError(f"{name}: too large to decode here ({why}); make it smaller", "too-large") from error
+    except Exception as error:  # OSError, SyntaxError, ValueError, struct.error, EOFError, KeyError: a zoo
+        raise _failure(file, kind, name, error) from error
+
+
+@contextmanager
+def _in_silence() -> Iterator[None]:
+    """Without Pillow's warnings: a picture is good or an error, also where warnings are errors.
+
+    The list of warning filters is one per process, so decoding threads take turns to leave it as it was.
+    """
+    with _ONE_AT_A_TIME, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _check_header(image: Image.Image, kind: container.Format, name: str, limits: Limits) -> None:
+    width, height = image.size
+    if width * height > limits.pixels:
+        raise ImageError(
+            f"{name}: expected at most {limits.pixels} pixels, got {height} x {width}; "
+            "make it smaller or raise Limits.pixels",
+            "too-large",
+        )
+    if image.mode not in colour.MODES:
+        raise ImageError(
+            f"{name}: expected pixels of 8 or 16 bits, got {kind} of mode {image.mode!r} "
+            "(floating point or 32 bits); convert it first",
+            "unsupported",
+        )
+
+
+def _failure(file: BufferedReader, kind: container.Format, name: str, error: Exception) -> ImageError:
+    """The ImageError for what Pillow raised, with the most useful word."""
+    if isinstance(error, OSError) and error.errno:
+        return _unreadable(name, error)
+    what = " ".join(str(error).split())[:200] or type(error).__name__
+    if "unknown pixel mode" in what:
+        return ImageError(
+            f"{name}: a {kind} layout that cannot be read; convert it to RGB first", "unsupported"
+        )
+    cut = any(words in what.lower() for words in _CUT)
+    with suppress(OSError, ValueError):  # the reason stays the general one
+        cut = cut or container.is_cut_short(file, kind)
+    reason: Reason = "truncated" if cut else "damaged"
+    verb = "ends too early" if cut else "is damaged"
+    return ImageError(f"{name}: this {kind} file {verb} ({what}); copy or export it again", reason)

@@ -1,0 +1,161 @@
+"""The types that the parts share. Two parts that must meet, meet here and nowhere else.
+
+    Frame ──encoder──► Features ──codec──► Packet ──store──► Record ──► Features ──head──► predictions
+
+Importing this module does not import torch: the tensors are annotations only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from chiasm.errors import ShapeError, nearest
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Kind = Literal["rgb", "raw"]
+Stat = tuple[int, int]  # a file's size in bytes and its mtime in ns: the same stat, so the same bytes, unread
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One image, ready for an encoder.
+
+    pixels: float32 C x H x W. rgb: C = 3, sRGB-encoded, in [0, 1]. raw: C = 1, a linear mosaic (RGGB phase), black
+    subtracted, white at 1, not clipped.
+    """
+
+    pixels: Tensor
+    kind: Kind = "rgb"
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels, before any padding."""
+        return int(self.pixels.shape[-2]), int(self.pixels.shape[-1])
+
+
+@dataclass(frozen=True)
+class Level:
+    """One level of a pyramid: its name, channels, and stride in pixels (0: one vector for the image)."""
+
+    name: str
+    channels: int
+    stride: int
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """A versioned space and its levels. The join key: heads, codecs and stores name a space, never an encoder."""
+
+    space: str
+    levels: tuple[Level, ...]
+
+    @property
+    def grid(self) -> int:
+        """Pixels that H and W must be multiples of: the largest stride."""
+        return max(level.stride for level in self.levels)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(level.name for level in self.levels)
+
+    def level(self, name: str) -> Level:
+        """The level called `name`. Raises ShapeError naming the nearest level when there is none."""
+        for level in self.levels:
+            if level.name == name:
+                return level
+        raise ShapeError(f"space {self.space!r} has no level {name!r}; {nearest(name, self.names)}")
+
+
+@dataclass(frozen=True)
+class Features:
+    """What an encoder gives: `maps` level -> B x C x H/s x W/s, `vectors` level -> B x D."""
+
+    maps: Mapping[str, Tensor]
+    vectors: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Packet:
+    """The compressed features of one image, level by level.
+
+    tables is the hash of the codec's tables, size the picture's height and width before padding, tile the edge in
+    pixels of the square tiles that were coded one by one. Each stream carries its own checksum.
+    """
+
+    space: str
+    codec: str
+    quality: int
+    tables: str
+    size: tuple[int, int]
+    tile: int
+    streams: Mapping[str, bytes]
+
+
+@dataclass(frozen=True)
+class Record:
+    """One image in a store.
+
+    key = digest of the source and the feature id; feature_id names weights and preprocessing, codec_id the codec and
+    its quality: provenance, never used to decide compatibility.
+    """
+
+    key: str
+    digest: str
+    feature_id: str
+    codec_id: str
+    packet: Packet
+    source_bytes: int
+    uris: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One image that could not be stored: where it is, one word why, and the sentence."""
+
+    uri: str
+    reason: str
+    message: str
+
+
+class Encoder(Protocol):
+    """Pixels to features. B C H W with H, W multiples of `spec.grid`; a function of its arguments."""
+
+    spec: FeatureSpec
+    accepts: Kind
+
+    def __call__(self, pixels: Tensor, condition: Tensor | None = None) -> Features: ...
+
+
+class Codec(Protocol):
+    """Features of one image or tile to bytes per level, and back. Symbols are exact on every machine."""
+
+    name: str
+    spec: FeatureSpec
+    tables: str
+
+    def compress(self, features: Features, quality: int) -> dict[str, bytes]: ...
+
+    def decompress(self, streams: Mapping[str, bytes], size: tuple[int, int], quality: int) -> Features: ...
+
+
+class Store(Protocol):
+    """Records on disk. `put` is one durable commit; `get` and `scan` read only the levels asked for.
+
+    uris: further uri -> key that is stored already. stats: uri -> size and mtime, for every uri in the call.
+    """
+
+    def put(
+        self,
+        records: Sequence[Record],
+        failures: Sequence[Failure] = (),
+        uris: Mapping[str, str] | None = None,
+        stats: Mapping[str, Stat] | None = None,
+    ) -> None: ...
+
+    def get(self, key: str, levels: Sequence[str] | None = None) -> Record: ...
+
+    def scan(self, levels: Sequence[str] | None = None) -> Iterator[Record]: ...

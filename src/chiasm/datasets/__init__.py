@@ -1,0 +1,1 @@
+"""Datasets: folders and public sets in, tensors in chiasm's units out."""

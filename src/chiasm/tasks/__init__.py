@@ -1,0 +1,1 @@
+"""Heads: stored features in, predictions out. A head never sees a pixel, and never knows which encoder it serves."""

@@ -1,0 +1,98 @@
+"""A training run on disk: safetensors and JSON only, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from chiasm.errors import ConfigError
+
+NAME = "last.safetensors"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Everything a run needs to go on as if it had never stopped; all else follows from `step` and the config."""
+
+    step: int
+    config: Mapping[str, object]
+    weights: Mapping[str, Tensor]
+    average: Mapping[str, Tensor]
+    moments: Mapping[str, Tensor]
+
+
+def moments(module: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
+    """The optimizer's state by parameter name: 'NAME/exp_avg' and so on."""
+    return {
+        f"{name}/{key}": value.contiguous()
+        for name, parameter in module.named_parameters()
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def restore_moments(module: nn.Module, optimizer: Optimizer, saved: Mapping[str, Tensor]) -> None:
+    """The inverse of `moments`."""
+    parameters = dict(module.named_parameters())
+    for name, value in saved.items():
+        parameter, key = name.rsplit("/", 1)
+        optimizer.state[parameters[parameter]][key] = value if key == "step" else value.to(parameters[parameter])
+
+
+def write(folder: Path, checkpoint: Checkpoint) -> None:
+    """Replace the checkpoint in `folder` in one durable rename: a kill leaves the old one or the new one."""
+    tensors = {
+        f"{part}/{name}": tensor.contiguous()
+        for part, held in (
+            ("weights", checkpoint.weights),
+            ("average", checkpoint.average),
+            ("moments", checkpoint.moments),
+        )
+        for name, tensor in held.items()
+    }
+    metadata = {"step": str(checkpoint.step), "config": json.dumps(dict(checkpoint.config))}
+    replace(folder / NAME, save(tensors, metadata))
+
+
+def replace(path: Path, data: bytes) -> None:
+    """Write `path` durably: a temporary name, fsync, rename, fsync of the folder."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def read(folder: Path, config: Mapping[str, object]) -> Checkpoint | None:
+    """The checkpoint in `folder`, or None. Raises ConfigError when it was made with another config."""
+    path = folder / NAME
+    if not path.exists():
+        return None
+    parts: dict[str, dict[str, Tensor]] = {"weights": {}, "average": {}, "moments": {}}
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+        for name in file.keys():  # noqa: SIM118 - safe_open is not a mapping
+            part, rest = name.split("/", 1)
+            parts[part][rest] = file.get_tensor(name)
+    made_with = json.loads(metadata["config"])
+    differing = sorted(key for key in config if key != "steps" and made_with.get(key) != config[key])
+    if differing:
+        key = differing[0]
+        raise ConfigError(
+            f"{path} was made with {key} = {made_with.get(key)!r}, not {config[key]!r}; use the same value to resume it, "
+            f"or another --out to start anew"
+        )
+    return Checkpoint(int(metadata["step"]), made_with, parts["weights"], parts["average"], parts["moments"])

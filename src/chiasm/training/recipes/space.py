@@ -1,0 +1,208 @@
+"""Stage 1 of arXiv:2509.20481: build the space on RGB pictures (Eq. 2 and 3), here with a rate term of our own.
+
+    loss = (D(coded) + lambda step^2 bits) / (lambda step)      rate and distortion, each crop at a random step
+         + fidelity   * L1(uncoded)                                               what the codec does not limit
+         + alone      * D(context alone) / lambda                                 `context` means something by itself
+         + perceived  * (1 - SSIM)
+         + equivariance * (latent Eq. 3  +  decoded Eq. 3 / lambda)
+
+D is the squared error on the 0..255 scale. With lambda times step^2 as the price of a bit, every step asks for the
+same features: at high rate dD/dR is proportional to step^2.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from chiasm.camera import find
+from chiasm.contracts import Features
+from chiasm.datasets.pictures import PictureSet, crops, held_out
+from chiasm.encoders.space import NS, SpaceEncoder
+from chiasm.features.layout import pad
+from chiasm.features.plane import Affine
+from chiasm.tasks.reconstruct import ReconstructHead
+from chiasm.training import losses
+from chiasm.training.rate import RateModel
+
+RATE_WARMUP = 300  # steps over which the price of a bit rises from nothing
+VALIDATED = 24  # held-out pictures that are scored
+MARGIN = 24  # pixels from a border within which an encoder sees padding
+
+
+@dataclass(frozen=True)
+class SpaceConfig:
+    """Every knob of the recipe `space`. Steps are optimiser steps; weights multiply the terms named above."""
+
+    steps: int = 12_000
+    batch: int = 12
+    crop: int = 128
+    rate: float = 1e-3
+    warmup: int = 200
+    decay: float = 0.999
+    seed: int = 1
+    price: float = 26.5
+    finest: float = 0.35
+    coarsest: float = 3.5
+    fidelity: float = 0.1
+    alone: float = 0.03
+    perceived: float = 0.5
+    equivariance: float = 1.0
+    compress: bool = True
+    validate_every: int = 500
+    save_every: int = 250
+
+
+def draw(config: SpaceConfig, generator: torch.Generator) -> tuple[Tensor, Affine]:
+    """What chance decides in one step: the quantiser's step for each crop (B), and one transform.
+
+    Half of the transforms are exact (quarter turns and mirrors), half are small affine ones.
+    """
+    u = torch.rand(config.batch, generator=generator)
+    steps = config.finest * (config.coarsest / config.finest) ** u
+    pick = torch.rand(7, generator=generator).tolist()
+    if pick[0] < 0.5:
+        return steps, Affine.of(degrees=90.0 * int(pick[1] * 4), flip=pick[2] < 0.5)
+    shape = Affine.of(
+        degrees=30.0 * pick[1] - 15.0,
+        scale=0.8 * (1.25 / 0.8) ** pick[3],
+        shear=10.0 * pick[4] - 5.0,
+        flip=pick[2] < 0.5,
+    )
+    right, down = (4.0 * round(8 * p - 4) for p in pick[5:7])
+    return steps, shape._replace(right=right, down=down)
+
+
+def take(features: Features, start: int, stop: int) -> Features:
+    return Features({name: x[start:stop] for name, x in features.maps.items()})
+
+
+class SpaceObjective(nn.Module):
+    """Encoder, decoder and rate model with their loss: `forward` is the whole step, so that any strategy can wrap it."""
+
+    def __init__(self, config: SpaceConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = SpaceEncoder("rgb")
+        self.decoder = ReconstructHead(NS)
+        self.rate = RateModel()
+
+    def forward(self, pixels: Tensor, steps: Tensor, transform: Affine, progress: float) -> dict[str, Tensor]:
+        """pixels: B 3 H W in [0, 1]; steps: B; progress: 0 to 1 while the rate term warms up. Returns named terms and `loss`."""
+        config, batch, few = self.config, len(pixels), max(1, len(pixels) // 5)
+        twisted = losses.warp(pixels[:few], transform)
+        features = self.encoder(torch.cat([pixels, twisted]))
+        still = take(features, 0, batch)
+        priced = max(1, batch // 3)
+        coded, bits = self.rate(still, steps, priced) if config.compress else (still, steps[:priced] * 0.0)
+        exact = take(still, few, 2 * few)
+        lone = {"context": still.maps["context"][-few:], "detail": torch.zeros_like(still.maps["detail"][-few:])}
+        turned = losses.moved(take(still, 0, few), NS, transform)
+        drawn = self.decoder(joined([coded, exact, Features(lone), turned])).float()
+        rough, sharp, alone, bent = drawn.split([batch, few, few, few])
+        bpp = bits / (pixels.shape[-2] * pixels.shape[-1])
+        distortion = losses.squared(rough, pixels)
+        price = config.price * steps
+        terms = {
+            "coded": (distortion / price).mean(),
+            "rate": progress * (steps[:priced] * bpp).mean(),
+            "uncoded": config.fidelity * losses.absolute(sharp, pixels[few : 2 * few]).mean(),
+            "alone": config.alone * losses.squared(alone, pixels[-few:]).mean() / config.price,
+            "perceived": config.perceived * losses.dissimilarity(rough[:priced], pixels[:priced]),
+        }
+        if config.equivariance:
+            moved, unmoved = take(features, batch, batch + few), take(still, 0, few)
+            latent = losses.latent_equivariance(moved, unmoved, NS, transform, MARGIN)
+            decoded = losses.decoded_equivariance(bent, pixels[:few], transform, MARGIN) / config.price
+            terms["latent"], terms["decoded"] = config.equivariance * latent, config.equivariance * 0.1 * decoded
+        terms["loss"] = torch.stack(list(terms.values())).sum()
+        return terms | {"bpp": bpp.mean().detach(), "mse": distortion.mean().detach()}
+
+
+def joined(parts: list[Features]) -> Features:
+    """One batch of several, in the precision of the second part: the convolutions would cast it again one by one."""
+    dtype = parts[1].maps["context"].dtype
+    return Features({name: torch.cat([part.maps[name].to(dtype) for part in parts]) for name in NS.names})
+
+
+@torch.no_grad()
+def validate(objective: SpaceObjective, pictures: list[Tensor]) -> dict[str, float]:
+    """PSNR in dB uncoded, from context alone, and at step 1 with its estimated bits per pixel; mean over pictures."""
+    sums = dict.fromkeys(("uncoded", "alone", "coded", "bpp"), 0.0)
+    for picture in pictures:
+        height, width = (n // 32 * 32 for n in picture.shape[-2:])
+        x = picture[None, :, :height, :width]
+        features = objective.encoder(x)
+        coded, bits = objective.rate(features, torch.ones(1).to(x), 1)
+        for name, seen in (("uncoded", features), ("alone", Features({"context": features.maps["context"]})), ("coded", coded)):
+            mse = losses.squared(objective.decoder(seen).float().clamp(0, 1), x).item()
+            sums[name] += 10 * math.log10(255.0**2 / max(mse, 1e-6))
+        sums["bpp"] += bits.item() / (height * width)
+    return {name: value / len(pictures) for name, value in sums.items()}
+
+
+@dataclass(frozen=True)
+class SpaceRecipe:
+    """The recipe `space`: pictures from any folder, one file in ten (by hash of its name) held out to choose by."""
+
+    config: SpaceConfig
+    training: tuple[PictureSet, ...]
+    held_out: PictureSet
+
+    @staticmethod
+    def load(config: SpaceConfig, folders: Sequence[Path]) -> SpaceRecipe:
+        """Read every picture below `folders`; a crop comes from each of them with equal odds.
+
+        Raises ConfigError when a folder holds no readable picture.
+        """
+        sets, chosen = [], []
+        for folder in folders:
+            files = find([folder])
+            kept = [path for path in files if not held_out(path.name)] or files
+            chosen += [path for path in files if held_out(path.name)][: VALIDATED // len(folders)] or files[:1]
+            sets.append(PictureSet.load(kept))
+        return SpaceRecipe(config, tuple(sets), PictureSet.load(chosen))
+
+    def modules(self) -> SpaceObjective:
+        return SpaceObjective(self.config)
+
+    def step(self, module: nn.Module, draws: torch.Generator, step: int, device: torch.device) -> dict[str, Tensor]:
+        """One step's loss terms: a function of its arguments."""
+        pixels = crops(self.training, self.config.batch, self.config.crop, draws).to(device)
+        steps, transform = draw(self.config, draws)
+        torch.manual_seed(draws.initial_seed() % 2**31)  # the rate model's noise
+        terms: dict[str, Tensor] = module(
+            pixels.contiguous(memory_format=torch.channels_last),
+            steps.to(device),
+            transform,
+            min(1.0, (step + 1) / RATE_WARMUP),
+        )
+        return terms
+
+    def evaluate(self, module: nn.Module, folder: Path, step: int) -> dict[str, float]:
+        """Scores on held-out pictures, and `grid-STEP.png`: original, decoded at step 1, `context` alone."""
+        assert isinstance(module, SpaceObjective)
+        device = next(module.parameters()).device
+        pictures = [self.held_out.tensor(index).to(device) for index in range(len(self.held_out.pictures))]
+        grid(module, pictures[:4], folder / f"grid-{step:06d}.png")
+        return {name: round(value, 3) for name, value in validate(module, pictures).items()}
+
+
+@torch.no_grad()
+def grid(objective: SpaceObjective, pictures: Sequence[Tensor], path: Path) -> None:
+    """Save rows of original, decoded at step 1, and drawn from `context` alone; 256 pixels square each."""
+    rows = []
+    for picture in pictures:
+        x = pad(picture[None, :, :256, :256], (256, 256))
+        features = objective.encoder(x)
+        coded, _ = objective.rate(features, torch.ones(1).to(x), 1)
+        alone = Features({"context": features.maps["context"]})
+        rows.append(torch.cat([x, objective.decoder(coded).float(), objective.decoder(alone).float()], dim=3))
+    shown = torch.cat(rows, dim=2)[0].clamp(0, 1).mul(255).round().byte().permute(1, 2, 0)
+    Image.fromarray(shown.cpu().numpy()).save(path)
