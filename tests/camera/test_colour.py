@@ -73,7 +73,7 @@ def test_16_bit_pictures_are_turned_too(save):
 def test_large_pictures_are_turned_strip_by_strip(save):
     tall = np.random.default_rng(0).integers(0, 256, (1500, 1700, 3), np.uint8)  # more than one strip
     for orientation in (1, 6, 7):
-        got = decode(save(tall, "a.tif", tiffinfo={}, exif=exif(orientation))).pixels
+        got = decode(save(tall, "a.tif", tiffinfo={0x0112: orientation})).pixels
         assert np.array_equal(got, UPRIGHT[orientation](tall))
         got = decode(save(tall, "a.png", compress_level=0, exif=exif(orientation))).pixels
         assert np.array_equal(got, UPRIGHT[orientation](tall))

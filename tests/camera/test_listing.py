@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 from chiasm.camera import find
@@ -103,3 +104,4 @@ def test_a_thousand_folders_inside_one_another_are_searched(tmp_path, monkeypatc
     touch(Path(), "deep.png")
     os.chdir(tmp_path)
     assert len(find([Path("d")])) == 1
+    subprocess.run(["rm", "-rf", "d"], check=True)  # pytest's own clearing up is recursive

@@ -2,14 +2,17 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 
 from chiasm.contracts import Features
 from chiasm.errors import ImageError, ShapeError
 from chiasm.validation.metrics import psnr
 from chiasm.validation.pictures import Picture, cropped, find_set, read_folder
+from chiasm.validation.probe import ProbeSettings
 from chiasm.validation.reconstruction import bicubic, reconstruction
 from chiasm.validation.report import write_space
 from chiasm.validation.space import Space, SpaceSettings, evaluate_space
+from chiasm.validation.tables import space_tables
 
 
 def test_a_lossless_space_reaches_the_cap_and_the_coarse_level_stands_beside_bicubic(pictures):
@@ -66,8 +69,6 @@ def test_the_report_is_written_and_says_the_same_in_both_forms(report, tmp_path)
 
 
 def test_sets_are_found_and_read_in_order_and_their_absence_is_told(tmp_path, make_picture):
-    from PIL import Image  # noqa: PLC0415
-
     assert find_set(tmp_path, ["kodak"]) is None
     (tmp_path / "kodak").mkdir()
     for name in ("b", "a", "c"):
@@ -89,3 +90,19 @@ def test_a_picture_is_bytes_of_three_channels_and_is_cropped_to_the_grid(make_pi
     assert cropped(make_picture(0, (97, 131)), 16).pixels.shape == (3, 96, 128)
     with pytest.raises(ShapeError, match="uint8"):
         Picture("floats", torch.rand(3, 4, 4))
+
+
+def test_the_probe_runs_on_a_camvid_folder_beside_its_baseline(exact_encoder, pictures, tmp_path):
+    for part in ("train", "test"):
+        for folder, kind, suffix in (("images", "RGB", "jpg"), ("labels", "L", "png")):
+            (tmp_path / part / folder).mkdir(parents=True)
+            for index in range(2):
+                Image.new(kind, (32, 16), index).save(tmp_path / part / folder / f"{index}.{suffix}")
+    settings = SpaceSettings(margin=8, moved=2, probe=ProbeSettings(positions=16, batch=16, steps=3))
+    report = evaluate_space({"averaged": Space(exact_encoder)}, pictures[:2], tmp_path, settings)
+    assert {name: score.inputs for name, score in report.probe.items()} == {
+        "averaged": 15,
+        "unshuffled pixels": 48,
+    }
+    assert report.skipped == ()
+    assert "CamVid" in space_tables(report)

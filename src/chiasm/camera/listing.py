@@ -42,7 +42,7 @@ def _search(folder: Path) -> Iterator[Path]:
         if (status.st_dev, status.st_ino) in seen:
             continue
         seen.add((status.st_dev, status.st_ino))
-        for entry in sorted(entries, key=_name):
+        for entry in sorted(entries, key=_name, reverse=True):  # the first folder is popped first
             if _is_folder(entry):
                 waiting.append(here / entry.name)
             elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:  # noqa: PTH122, ".jpg" alone has no suffix

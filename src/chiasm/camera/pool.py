@@ -93,7 +93,7 @@ class _Worker:
             send(self.wire, {"path": os.fspath(job.path)})
 
     def confirm(self) -> None:
-        """The process has started. Only now is a job sent: each side speaks in turn, so that no lines run together."""
+        """The process has started. Its job is sent only now: each side speaks in turn."""
         self.ready = True
         assert self.job is not None
         with suppress(OSError):  # it has ended meanwhile: the pool learns of it when it listens
@@ -146,8 +146,9 @@ class DecoderPool:
 
     ahead_bytes bounds the finished pictures that wait for the caller, and the decoding of all workers
     together; a picture that needs more than a worker's share of it (8 bytes for each pixel) waits for its
-    turn, and a huge one is decoded alone. decode may be any function at the top level of an importable module.
-    One decode_all runs at a time; relative paths start from where this process was when its workers started.
+    turn, and a huge one is decoded alone. decode may be any function at the top level of an importable
+    module. One decode_all runs at a time; relative paths start from where this process was when its workers
+    started.
     """
 
     def __init__(

@@ -60,7 +60,7 @@ def serve(channel: int, decode: str, limits: Limits, share: int) -> None:
     than `share` bytes while it is decoded asks the pool first.
     """
     _bind_to_parent()
-    with socket.socket(fileno=channel) as wire:
+    with socket.socket(fileno=channel) as wire, suppress(BrokenPipeError, ConnectionResetError):  # it hung up
         module, _, name = decode.partition(":")
         function: Decode = getattr(import_module(module), name)
         _confine(limits)
@@ -71,7 +71,7 @@ def serve(channel: int, decode: str, limits: Limits, share: int) -> None:
             seconds = limits.seconds_for(file_bytes(path))
             signal.setitimer(signal.ITIMER_REAL, seconds)
             cost = count_pixels(path) * _BYTES_PER_PIXEL
-            if cost > share:
+            if share < cost <= limits.pixels * _BYTES_PER_PIXEL:  # larger ones are refused at once
                 signal.setitimer(signal.ITIMER_REAL, 0)
                 send(wire, {"asks": cost})
                 if receive(wire) is None:

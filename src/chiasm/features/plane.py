@@ -1,10 +1,9 @@
-"""Transforms of the plane that training, codec and validation share: wavelets, cosines and affine warps."""
+"""Transforms of the plane that training, codec and validation share: wavelets and affine warps."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -12,13 +11,26 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-@lru_cache(maxsize=8)
-def dct_matrix(n: int) -> Tensor:
-    """The orthonormal n x n DCT-II matrix, float32; rows are frequencies."""
-    k = torch.arange(n, dtype=torch.float64)
-    matrix = torch.cos(math.pi / n * (k[None, :] + 0.5) * k[:, None]) * math.sqrt(2 / n)
-    matrix[0] /= math.sqrt(2)
-    return matrix.float()
+# Villasenor's 6/10 biorthogonal pair (Villasenor, Belzer and Liao 1995, filter 3): even lengths, so that a band's
+# samples lie at the centres of 2x2 cells and a mirrored picture has mirrored bands; close to orthonormal.
+_SIX = (-0.129078, 0.047699, 0.788486)
+_TEN = (0.018914, 0.006989, -0.067237, 0.133389, 0.615051)
+
+
+def split_filters() -> tuple[Tensor, Tensor]:
+    """Analysis and synthesis kernels of one two-dimensional wavelet step: each 4 x 10 x 10 (low, right, down, both).
+
+    For convolutions of stride 2 and padding 4: `conv2d` with the first and `conv_transpose2d` with the second
+    reconstruct exactly away from borders.
+    """
+    six = torch.tensor([0.0, 0.0, *_SIX, *reversed(_SIX), 0.0, 0.0])
+    ten = torch.tensor([*_TEN, *reversed(_TEN)])
+    sign = torch.tensor([1.0, -1.0]).repeat(5)
+    return _products(six, ten * sign), _products(ten, six * sign)
+
+
+def _products(low: Tensor, high: Tensor) -> Tensor:
+    return torch.stack([torch.outer(low, low), torch.outer(low, high), torch.outer(high, low), torch.outer(high, high)])
 
 
 # The Cohen-Daubechies-Feauveau 9/7 wavelet as lifting steps (Daubechies and Sweldens 1998), scaled to be nearly

@@ -1,11 +1,13 @@
 """The picture itself, read back from the space (arXiv:2509.20481, Eq. 2: X^ = D0(z)).
 
-    context ──► trunk (H/4) ──► rise ──┐
-                                       ├──► mix (H/2) ──► blocks ──► spread ──► pixels
-    detail ────────────────────────────┘
-    and two transposed linear shortcuts, one from each level, added to the pixels
+    context ──┬─► trunk (H/4) ──► rise ──┐
+              └─► merge low (H/2) ───┐   ├──► mix (H/2) ──► blocks ──► correct ──► + ──► merge ──► pixels
+    finer ────┬──────────────────────┼───┘                                         ▲
+              └──────────────────── bands ──────────────────────────────────────────┘
 
-Without `detail` the same network draws from `context` alone.
+finer = detail - doubled context. `merge low` and `merge` are transposed linear convolutions that start as the inverse
+of the encoder's two wavelet steps; the convolutional path corrects their input, which is where coding noise is taken
+out. Without `detail` the same network draws from `context` alone: nothing is finer.
 """
 
 from __future__ import annotations
@@ -16,6 +18,14 @@ from torch import Tensor, nn
 
 from chiasm.contracts import Features, FeatureSpec
 from chiasm.errors import ShapeError
+from chiasm.features.plane import double, split_filters
+
+# Features are about this much larger than the wavelet coefficients of pixels in [0, 1].
+SCALE = 10.0
+
+# Orthonormal opponent colours: grey, red against blue, green against both. Rows are bands, columns R, G, B.
+OPPONENT = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [1.0, -2.0, 1.0]])
+OPPONENT = OPPONENT / OPPONENT.norm(dim=1, keepdim=True)
 
 # Pixels beyond which a feature cannot change a pixel, on any side; a multiple of the grid. A law measures it.
 RECEPTIVE_FIELD = 24
@@ -45,13 +55,23 @@ class ReconstructHead(nn.Module):
         self.rise = nn.Sequential(nn.ReLU(), nn.Conv2d(width, 2 * width, 1), nn.PixelShuffle(2))
         self.mix = nn.Conv2d(width // 2 + shallow, width, 3, padding=1)
         self.blocks = nn.Sequential(Residual(width), Residual(width), nn.ReLU())
-        self.spread = nn.Sequential(nn.Conv2d(width, 12, 3, padding=1), nn.PixelShuffle(2))
-        self.context_shortcut = nn.ConvTranspose2d(deep, 3, 8, stride=4, padding=2, bias=False)
-        self.detail_shortcut = nn.ConvTranspose2d(shallow, 3, 4, stride=2, padding=1, bias=False)
-        with torch.no_grad():  # features are some ten times pixels; start near a grey picture
-            for layer in (self.trunk[0], self.mix, self.spread[0], self.context_shortcut, self.detail_shortcut):
-                assert isinstance(layer.weight, Tensor)
-                layer.weight.mul_(0.1)
+        self.correct = nn.Conv2d(width, 12, 3, padding=1)
+        self.context_linear = nn.Conv2d(deep, 12, 1, bias=False)
+        self.finer_linear = nn.Conv2d(shallow, 9, 1, bias=False)
+        self.merge_low = nn.ConvTranspose2d(12, 3, 10, stride=2, padding=4, bias=False)
+        self.merge = nn.ConvTranspose2d(12, 3, 10, stride=2, padding=4, bias=False)
+        self._start()
+
+    def _start(self) -> None:
+        """Begin as the inverse of two wavelet steps in opponent colours, with the correction near nothing."""
+        _, synthesis = split_filters()
+        with torch.no_grad():
+            self.merge_low.weight.copy_(torch.einsum("fij,oc->focij", synthesis, torch.eye(3)).reshape(12, 3, 10, 10))
+            self.merge.weight.copy_(torch.einsum("fij,oc->focij", synthesis, OPPONENT).reshape(12, 3, 10, 10))
+            for linear in (self.context_linear, self.finer_linear):
+                linear.weight.copy_(torch.eye(linear.out_channels, linear.in_channels)[:, :, None, None])
+            self.correct.weight.mul_(0.1)
+            nn.init.zeros_(self.correct.bias)  # type: ignore[arg-type]
 
     def forward(self, features: Features) -> Tensor:
         """Draw a batch. Reads maps `context` B 64 H/4 W/4 and, if there, `detail` B 64 H/2 W/2.
@@ -61,11 +81,12 @@ class ReconstructHead(nn.Module):
         context = features.maps.get("context")
         if context is None:
             raise ShapeError(f"reconstruction reads level 'context', got {', '.join(features.maps) or 'no level'}")
-        detail = features.maps.get("detail")
-        if detail is None:
-            batch, _, height, width = context.shape
-            detail = context.new_zeros(batch, self.reads.level("detail").channels, 2 * height, 2 * width)
+        doubled = double(context)
+        finer = (features.maps.get("detail", doubled) - doubled) / SCALE  # B 64 H/2 W/2
+        context = context / SCALE
         risen = self.rise(self.trunk(context))  # B w/2 H/2 W/2
-        x = self.blocks(self.mix(torch.cat([risen, detail], dim=1)))  # B w H/2 W/2
-        pixels: Tensor = self.spread(x)  # B 3 H W
-        return pixels + self.context_shortcut(context) + self.detail_shortcut(detail) + 0.5
+        x = self.blocks(self.mix(torch.cat([risen, finer], dim=1)))  # B w H/2 W/2
+        low = self.merge_low(self.context_linear(context))  # B 3 H/2 W/2
+        bands = torch.cat([low, self.finer_linear(finer)], dim=1) + self.correct(x)  # B 12 H/2 W/2
+        pixels: Tensor = self.merge(bands)  # B 3 H W
+        return pixels + 0.5

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from chiasm.contracts import Features
 from chiasm.features.plane import double, unwavelet, wavelet
 
+SPEED = 20.0  # the scales move this much faster than the network's weights, in logarithms
 DEPTH = 3  # of the wavelet over `context` in training; the packet coder goes one deeper
 
 
@@ -26,8 +27,8 @@ class LocalLaplace(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        start = torch.tensor([0.1, 0.5, 0.2, 0.1]).log()  # floor, own channel, all channels, coarser band
-        self.mix = nn.Parameter(start[:, None].repeat(1, channels))
+        start = torch.tensor([0.02, 0.5, 0.2, 0.1]).log()  # floor, own channel, all channels, coarser band
+        self.mix = nn.Parameter(start[:, None].repeat(1, channels) / SPEED)
 
     def forward(self, y: Tensor, coarser: Tensor | None) -> Tensor:
         """y: B C H W coefficients in steps of the quantiser; coarser: B 1 H W activity, or None. Bits per picture, B."""
@@ -37,7 +38,7 @@ class LocalLaplace(nn.Module):
             every = F.avg_pool2d(size.mean(dim=1, keepdim=True), 3, 1, 1) * math.sqrt(size.shape[1])
             noisy = y + torch.rand_like(y) - 0.5
             above = torch.zeros_like(every) if coarser is None else coarser
-        bits: Tensor = _LaplaceBits.apply(y, noisy, own, torch.cat([every, above], dim=1), self.mix.exp())
+        bits: Tensor = _LaplaceBits.apply(y, noisy, own, torch.cat([every, above], dim=1), (SPEED * self.mix).exp())
         return bits
 
 

@@ -80,7 +80,7 @@ def sampled(picture: Picture, way: Way) -> tuple[Point, ...]:
 def families(picture: Picture, ways: Sequence[Way] = WAYS) -> dict[str, Family]:
     """Codec name -> its curves on one picture, such as families(picture)["JPEG"].bytes_at(34.0).
 
-    Takes about 5 seconds for 768x512 on one core; keep the result, nothing is cached here.
+    Takes about 11 seconds for 768x512 on one core; keep the result, nothing is cached here.
     """
     names = list(dict.fromkeys(way.codec for way in ways))
     return {

@@ -61,7 +61,7 @@ class ProbeSettings:
     train: int = 200
     test: int = 60
     positions: int = 2000
-    batch: int = 8192
+    batch: int = 4096
     steps: int = 1500
     rate: float = 1e-2
     seed: int = 0
