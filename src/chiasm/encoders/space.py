@@ -76,8 +76,9 @@ class SpaceEncoder(nn.Module):
             if self.accepts == "rgb":
                 self.split.weight.copy_(torch.einsum("fij,oc->focij", analysis, OPPONENT).reshape(12, 3, 10, 10))
             self.second.weight.copy_(torch.einsum("fij,oc->focij", analysis, torch.eye(3)).reshape(12, 3, 10, 10))
-            for linear in (self.context_linear, self.finer_linear):
-                linear.weight.copy_(torch.eye(64, linear.in_channels)[:, :, None, None])
+            places = [*range(3), *range(16, 25)]  # coarse content in the first channels, its edges from the 17th on
+            self.context_linear.weight.copy_(torch.eye(64)[:, places, None, None])
+            self.finer_linear.weight.copy_(torch.eye(64)[:, :9, None, None])
             for last in (self.context, self.join):
                 last.weight.mul_(0.1)
                 nn.init.zeros_(last.bias)  # type: ignore[arg-type]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from chiasm.contracts import Features
 from chiasm.errors import ShapeError
 
 
@@ -58,6 +57,12 @@ class Window:
             min(size[1], self.right + margin),
         )
 
+    def meet(self, other: Window) -> Window | None:
+        """The rectangle both share, or None."""
+        top, left = max(self.top, other.top), max(self.left, other.left)
+        bottom, right = min(self.bottom, other.bottom), min(self.right, other.right)
+        return Window(top, left, bottom, right) if top < bottom and left < right else None
+
     def within(self, outer: Window) -> Window:
         """The same rectangle in the coordinates of `outer`."""
         return Window(
@@ -80,6 +85,29 @@ def tiles(size: tuple[int, int], edge: int) -> Iterator[Window]:
             yield Window(top, left, min(top + edge, height), min(left + edge, width))
 
 
-def cut(features: Features, strides: Sequence[tuple[str, int]], window: Window) -> Features:
-    """The part of every map that lies in `window` (in pixels of the picture)."""
-    return Features({name: features.maps[name][..., *window.at(stride)] for name, stride in strides if name in features.maps})
+def count(size: tuple[int, int], edge: int) -> int:
+    """How many windows `tiles` yields."""
+    return -(-size[0] // edge) * -(-size[1] // edge)
+
+
+def cut(maps: Mapping[str, Tensor], strides: Mapping[str, int], window: Window) -> dict[str, Tensor]:
+    """The part of every map that lies in `window` (in pixels of the picture, or of the part that the maps cover)."""
+    return {name: x[..., *window.at(strides[name])] for name, x in maps.items()}
+
+
+def assemble(
+    outer: Window, parts: Iterable[tuple[Window, Mapping[str, Tensor]]], strides: Mapping[str, int]
+) -> dict[str, Tensor]:
+    """One set of maps over `outer` from maps that cover windows of it. Windows lie on the grid."""
+    maps: dict[str, Tensor] = {}
+    for window, held in parts:
+        shared = window.meet(outer)
+        if shared is None:
+            continue
+        for name, x in held.items():
+            stride = strides[name]
+            if name not in maps:
+                height, width = outer.size
+                maps[name] = x.new_zeros(*x.shape[:-2], height // stride, width // stride)
+            maps[name][..., *shared.within(outer).at(stride)] = x[..., *shared.within(window).at(stride)]
+    return maps

@@ -1,7 +1,7 @@
 """The codec `transform`: features of one picture or tile to one stream per level, and back.
 
 A stream is: which components of which bands are not all zero (a bit each), then the groups of those components, bands
-coarse to fine. A level is decoded after its parent, whose magnitudes tell what to expect.
+coarse to fine. A level is coded after its parent, whose magnitudes tell what to expect.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import numpy as np
 
 from chiasm.contracts import Features
 from chiasm.errors import PacketError, nearest
-from chiasm.packets import entropy
-from chiasm.packets.contexts import Surroundings, classes, groups, predicted
+from chiasm.packets import contexts, entropy
+from chiasm.packets.contexts import PASSES, Surroundings
 from chiasm.packets.tables import QUALITIES, LevelTables, Tables
-from chiasm.packets.transform import Symbols, coefficients, quantise, synthesise
+from chiasm.packets.transform import Symbols, band_shapes, coefficients, quantise, synthesise
 
 Array = np.ndarray
 NAME = "transform"
@@ -27,8 +27,8 @@ NAME = "transform"
 class TransformCodec:
     """Closed-form transform, integer contexts, range coding; see `docs/format.md` for the bytes.
 
-    A level with a parent is coded as what it adds to it, so its parent must be in the same packet; the reverse holds
-    not: `context` decodes without `detail`.
+    A level with a parent is coded as what it adds to it, so its parent must be in the same packet; the reverse does
+    not hold: `context` decodes without `detail`.
     """
 
     fitted: Tables
@@ -47,9 +47,13 @@ class TransformCodec:
         return entropy.models(self.fitted.counts)
 
     def compress(self, features: Features, quality: int) -> dict[str, bytes]:
-        """features: maps 1 C H/s W/s, one picture or tile. quality: 1 (smallest) to 8. One stream per level given."""
-        checked(quality)
-        symbols = quantise(coefficients(features, self.fitted), self.fitted, quality)
+        """features: maps 1 C H/s W/s, one picture or tile. quality: 1 (smallest) to 8. One stream per level given.
+
+        Raises PacketError for a quality out of range, an unknown level, or a level given without its parent.
+        """
+        levels = list(self._order(features.maps))
+        maps = {level.name: features.maps[level.name] for level in levels}
+        symbols = quantise(coefficients(Features(maps), self.fitted), self.fitted, checked(quality))
         return self.encode(symbols, quality)
 
     def decompress(self, streams: Mapping[str, bytes], size: tuple[int, int], quality: int) -> Features:
@@ -63,17 +67,13 @@ class TransformCodec:
         """Integers to streams: no floating point."""
         streams: dict[str, bytes] = {}
         for level in self._order(symbols):
-            writer = entropy.Writer(self.distributions)
-            bands = symbols[level.name]
-            present = np.stack([band.any(axis=(1, 2, 3)) for band in bands])  # bands x K
-            for r, surroundings in self._bands(level, symbols, self._shapes(level, bands)):
-                weights, source = level.weights[quality - 1, r], _flattened(bands, r, level)
-                for start, stop in groups(level.components):
-                    kept = start + np.flatnonzero(present[r, start:stop])
-                    if kept.size:
-                        kind = self._kind(surroundings, weights, (start, stop), kept)
-                        writer.write(source[kept], kind)
-                        surroundings.learn(bands[r][kept])
+            writer, bands = entropy.Writer(self.distributions), symbols[level.name]
+            present = np.concatenate([band.any(axis=(1, 2, 3)) for band in bands])
+            for step in walk(level, symbols, level.weights[quality - 1], present):
+                values = [bands[step.band][(step.components, slice(None), *where)] for where in step.rectangles]
+                kinds = [contexts.classes(prediction, self.fitted.classes) for prediction in step.predictions]
+                writer.write(_joined(values), _joined(kinds))
+                step.learn(values)
             streams[level.name] = np.packbits(present).tobytes() + writer.bytes()
         return streams
 
@@ -82,23 +82,23 @@ class TransformCodec:
         checked(quality)
         symbols: Symbols = {}
         for level in self._order(streams):
-            data, flags = streams[level.name], -(-(level.depth + 1) * level.components // 8)
-            if len(data) < flags:
-                raise PacketError(f"the stream of {level.name!r} has {len(data)} bytes, fewer than its {flags} flag bytes")
-            present = np.unpackbits(np.frombuffer(data, np.uint8, flags))[: (level.depth + 1) * level.components]
-            present = present.reshape(level.depth + 1, level.components).astype(bool)
-            reader = entropy.Reader(data[flags:], self.distributions)
-            bands = [np.zeros(shape, np.int32) for shape in _band_shapes(level, size)]
+            bands = [np.zeros(shape, np.int32) for shape in band_shapes(level, size)]
             symbols[level.name] = bands
-            for r, surroundings in self._bands(level, symbols, self._shapes(level, bands)):
-                weights = level.weights[quality - 1, r]
-                for start, stop in groups(level.components):
-                    kept = start + np.flatnonzero(present[r, start:stop])
-                    if kept.size:
-                        kind = self._kind(surroundings, weights, (start, stop), kept)
-                        values = reader.read(kind)
-                        bands[r][kept] = integrated(values) if _differs(level, r) else values
-                        surroundings.learn(bands[r][kept])
+            flags = sum(len(band) for band in bands)
+            data, length = streams[level.name], -(-flags // 8)
+            if len(data) < length:
+                raise PacketError(f"the stream of {level.name!r} has {len(data)} bytes, fewer than its {length} flag bytes")
+            present = np.unpackbits(np.frombuffer(data, np.uint8, length))[:flags].astype(bool)
+            reader = entropy.Reader(data[length:], self.distributions)
+            for step in walk(level, symbols, level.weights[quality - 1], present):
+                kinds = [contexts.classes(prediction, self.fitted.classes) for prediction in step.predictions]
+                read = reader.read(_joined(kinds))
+                values, at = [], 0
+                for where, kind in zip(step.rectangles, kinds, strict=True):
+                    values.append(read[at : at + kind.size].reshape(kind.shape))
+                    bands[step.band][(step.components, slice(None), *where)] = values[-1]
+                    at += kind.size
+                step.learn(values)
         return symbols
 
     def _order(self, held: Mapping[str, object]) -> Iterator[LevelTables]:
@@ -112,76 +112,75 @@ class TransformCodec:
                     raise PacketError(f"level {level.name!r} is coded on top of {level.parent!r}, which is missing; give both")
                 yield level
 
-    def _shapes(self, level: LevelTables, bands: list[Array]) -> list[tuple[int, int, int]]:
-        return [(band.shape[1], band.shape[2], band.shape[3]) for band in bands]
 
-    def _bands(
-        self, level: LevelTables, symbols: Symbols, shapes: list[tuple[int, int, int]]
-    ) -> Iterator[tuple[int, Surroundings]]:
-        """Band indices coarse to fine, each with what is known around it."""
-        bands = symbols[level.name]
-        for r in range(level.depth, -1, -1):
-            if r == level.depth:
-                yield r, Surroundings(shapes[r], None, self._above(level, symbols))
-            elif r == level.depth - 1:
-                yield r, Surroundings(shapes[r], None, None)  # the coarsest band holds means: their size tells nothing
-            else:
-                yield r, Surroundings(shapes[r], bands[r + 1], None)
+@dataclass(frozen=True)
+class Step:
+    """One pass over one group of components: where it is, and what is predicted there."""
 
-    def _above(self, level: LevelTables, symbols: Symbols) -> tuple[Array, Array] | None:
-        """Total magnitude of the parent level's two finest bands, for a level without a wavelet of its own."""
-        if not level.parent or level.depth:
-            return None
-        near, far = symbols[level.parent][:2]
-        return _total(near), _total(far)
+    band: int
+    components: Array
+    index: int
+    surroundings: Surroundings
+    features: list[list[Array]]
+    predictions: list[Array]
 
-    def _kind(self, surroundings: Surroundings, weights: Array, group: tuple[int, int], kept: Array) -> Array:
-        start, stop = group
-        features = surroundings.features(start, stop)
-        if features[0].shape[0] > 1:
-            features = [x[kept - start] if x.shape[0] > 1 else x for x in features]
-        n = surroundings.orientations
-        return classes(predicted(features, weights[:n, kept]), self.fitted.classes)
+    @property
+    def rectangles(self) -> tuple[contexts.Slices, ...]:
+        return PASSES[self.index]
+
+    def learn(self, values: list[Array]) -> None:
+        for where, part in zip(self.rectangles, values, strict=True):
+            self.surroundings.learn(where, part)
 
 
-def _total(band: Array) -> Array:
-    from chiasm.packets.contexts import magnitude
-
-    total: Array = magnitude(band).sum(axis=(0, 1), dtype=np.int32)[None]
-    return total
-
-
-def _differs(level: LevelTables, r: int) -> bool:
-    """Whether a band is coded as differences of neighbours: the coarsest one of a wavelet, which holds means."""
-    return r == level.depth and level.depth > 0
-
-
-def _flattened(bands: list[Array], r: int, level: LevelTables) -> Array:
-    return differentiated(bands[r]) if _differs(level, r) else bands[r]
-
-
-def differentiated(x: Array) -> Array:
-    """... h w integers to differences from the left neighbour, or from above in the first column."""
-    d = x.copy()
-    d[..., 1:] -= x[..., :-1]
-    d[..., 1:, 0] -= x[..., :-1, 0]
-    return d
-
-
-def integrated(d: Array) -> Array:
-    """The exact inverse of `differentiated`."""
-    x = d.copy()
-    x[..., 0] = np.cumsum(d[..., 0], axis=-1, dtype=np.int32)
-    summed: Array = np.cumsum(x, axis=-1, dtype=np.int32)
-    return summed
+def walk(level: LevelTables, symbols: Symbols, weights: Array, present: Array) -> Iterator[Step]:
+    """The one order in which symbols are coded. Reads from `symbols` only what earlier steps have filled in."""
+    bands = symbols[level.name]
+    starts = np.cumsum([0, *(len(band) for band in bands)])
+    for band in range(len(bands) - 1, -1, -1):
+        here = np.flatnonzero(present[starts[band] : starts[band + 1]])
+        if not here.size:
+            continue
+        surroundings = _surroundings(level, symbols, band)
+        orientations, height, width = bands[band].shape[1:]
+        for start, stop in contexts.groups(len(bands[band])):
+            components = here[(here >= start) & (here < stop)]
+            if not components.size:
+                continue
+            surroundings.begin(components)
+            for index, rectangles in enumerate(PASSES):
+                chosen = weights[band, index, :orientations][:, components]
+                shapes = [
+                    (len(components), orientations, len(range(*r.indices(height))), len(range(*c.indices(width))))
+                    for r, c in rectangles
+                ]
+                features = surroundings.features(index)
+                predictions = [
+                    contexts.predicted(each, chosen, shape) for each, shape in zip(features, shapes, strict=True)
+                ]
+                yield Step(band, components, index, surroundings, features, predictions)
+            surroundings.end()
 
 
-def _band_shapes(level: LevelTables, size: tuple[int, int]) -> list[tuple[int, int, int, int]]:
-    """K n h w of each band, fine to coarse, for a picture or tile of padded size."""
-    unit = 2**level.depth
-    height, width = (-(-n // level.stride // unit) * unit for n in size)
-    finer = [(level.components, 3, height >> r, width >> r) for r in range(1, level.depth + 1)]
-    return [*finer, (level.components, 1, height // unit, width // unit)]
+def _surroundings(level: LevelTables, symbols: Symbols, band: int) -> Surroundings:
+    bands = symbols[level.name]
+    shape = (bands[band].shape[1], bands[band].shape[2], bands[band].shape[3])
+    if level.smooth and 0 < band < len(bands) - 2:
+        return Surroundings(shape, bands[band + 1], [])
+    if band:  # means, and the band above them, whose coarser band is the means: their size tells nothing
+        return Surroundings(shape, None, [])
+    if level.smooth:
+        return Surroundings(shape, None, [(contexts.total(bands[1]), 2), (contexts.total(bands[2]), 4)])
+    if level.parent:
+        above = symbols[level.parent]
+        totals = [(contexts.total(x), 2 ** (r + 1)) for r, x in enumerate(above[:2])]
+        return Surroundings(shape, None, totals)
+    return Surroundings(shape, None, [])
+
+
+def _joined(parts: list[Array]) -> Array:
+    joined: Array = np.concatenate([part.ravel() for part in parts])
+    return joined
 
 
 def checked(quality: int) -> int:

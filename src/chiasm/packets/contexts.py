@@ -1,15 +1,16 @@
 """How large is a symbol likely to be, given what is already decoded? Integer arithmetic only.
 
-Bands are coded coarse to fine, and inside a band the components in small groups. The magnitude of a symbol is
-predicted as an integer-weighted sum of magnitudes already known around it:
+Bands are coded coarse to fine, inside a band the components in small groups, and inside a group the places in three
+passes: even rows and columns, odd rows and columns, then the rest, whose four adjacent places are then all known. The
+magnitude of a symbol is predicted as an integer-weighted sum of magnitudes around it:
 
-    0  the same component one band coarser, at the same place         3  components before it: here
-    1  its eight neighbours there                                     4  their eight neighbours
-    2  all components one band coarser, 3 x 3                         5  components before it: other orientations, here
-    6  one
+    0  its component one band coarser, here            3  components before it, here
+    1  the eight neighbours there                      4  components before it, their eight neighbours
+    2  all components one band coarser, 3 x 3          5  components before it, other orientations, here
+    6  its own component, four adjacent places         7  its own component, four diagonal places     8  one
 
-For the finest level of a pyramid, which has no coarser band of its own, the bands of its parent level stand in.
-The prediction, in 1/1024, picks one of the integer distributions by a look-up.
+A band without a coarser one of its own components looks at totals instead: 0 and 1 at the next coarser band of its
+level or parent level, 2 at the one after. The prediction, in 1/1024, picks an integer distribution by a look-up.
 """
 
 from __future__ import annotations
@@ -19,11 +20,16 @@ from collections.abc import Iterator
 import numpy as np
 
 Array = np.ndarray
-FEATURES = 7
+Slices = tuple[slice, slice]
+FEATURES = 9
 UNIT = 1024
+LOOKUP = 4096
 _CAP = 255  # magnitudes count as at most this much, which keeps every sum inside 32 bits
 _SHIFT = 3
-LOOKUP = 4096
+_NOTHING = np.zeros((1, 1, 1, 1), np.int32)
+_EVEN, _ODD = slice(0, None, 2), slice(1, None, 2)
+
+PASSES: tuple[tuple[Slices, ...], ...] = (((_EVEN, _EVEN),), ((_ODD, _ODD),), ((_EVEN, _ODD), (_ODD, _EVEN)))
 
 
 def groups(components: int) -> Iterator[tuple[int, int]]:
@@ -32,19 +38,32 @@ def groups(components: int) -> Iterator[tuple[int, int]]:
     while start < components:
         stop = min(components, start + width)
         yield start, stop
-        start, width = stop, max(1, start)
+        start, width = stop, max(1, stop)
 
 
-def neighbours(x: Array) -> Array:
-    """Sum of the eight neighbours in the last two axes, zero outside; int32."""
+def adjacent(x: Array) -> Array:
+    """Sum of the four adjacent places in the last two axes, zero outside."""
+    total = np.zeros_like(x)
+    total[..., 1:, :] += x[..., :-1, :]
+    total[..., :-1, :] += x[..., 1:, :]
+    total[..., 1:] += x[..., :-1]
+    total[..., :-1] += x[..., 1:]
+    return total
+
+
+def diagonal(x: Array) -> Array:
+    """Sum of the four diagonal places in the last two axes, zero outside."""
     rows = np.zeros_like(x)
     rows[..., 1:, :] += x[..., :-1, :]
     rows[..., :-1, :] += x[..., 1:, :]
-    column = rows + x
-    total = rows
-    total[..., 1:] += column[..., :-1]
-    total[..., :-1] += column[..., 1:]
+    total = np.zeros_like(x)
+    total[..., 1:] += rows[..., :-1]
+    total[..., :-1] += rows[..., 1:]
     return total
+
+
+def neighbours(x: Array) -> Array:
+    return adjacent(x) + diagonal(x)
 
 
 def enlarged(x: Array, factor: int, size: tuple[int, int]) -> Array:
@@ -57,53 +76,70 @@ def magnitude(band: Array) -> Array:
     return np.minimum(np.abs(band), _CAP).astype(np.int32)
 
 
-class Surroundings:
-    """The known magnitudes around one band: built once per band, asked once per group of components.
+def total(band: Array) -> Array:
+    """1 1 h w: magnitudes summed over components and orientations."""
+    summed: Array = magnitude(band).sum(axis=(0, 1), dtype=np.int32)[None, None]
+    return summed
 
-    coarser: K n h w integers of the next coarser band of this level or None; above: the maps 1 h w of total magnitude
-    that stand in for feature 2 (and, for a level without a wavelet, features 0 and 1).
+
+class Surroundings:
+    """The known magnitudes around one band: built once per band, asked before each pass, told after it.
+
+    shape: n h w of the band. own: the next coarser band of the same components, K n h/2 w/2, or None. totals: what
+    stands in for it, next coarser first: pairs of a 1 1 h' w' total and the factor to this band's size.
     """
 
-    def __init__(self, shape: tuple[int, int, int], coarser: Array | None, above: tuple[Array, Array] | None) -> None:
-        self.orientations, self.size = shape[0], (shape[1], shape[2])
-        self.own: tuple[Array, Array] | None = None
-        zero = np.zeros((1, 1, *self.size), np.int32)
-        self.all = zero
-        self.stand_in = (zero, zero)
-        if coarser is not None:
-            known = magnitude(coarser)
-            self.own = (known, neighbours(known))
-            every = known.sum(axis=(0, 1), dtype=np.int32)[None, None]
-            self.all = enlarged(every + neighbours(every), 2, self.size)
-        elif above is not None:
-            near, far = above
-            self.all = enlarged(near + neighbours(near), 4, self.size)[None]
-            self.stand_in = (enlarged(near, 4, self.size)[None], enlarged(far + neighbours(far), 8, self.size)[None])
-        self.before = np.zeros((self.orientations, *self.size), np.int32)
+    def __init__(self, shape: tuple[int, int, int], own: Array | None, totals: list[tuple[Array, int]]) -> None:
+        self.size = (shape[1], shape[2])
+        self.coarser: tuple[Array, Array] = (_NOTHING, _NOTHING)
+        self.wide = _NOTHING
+        if own is not None:
+            known = magnitude(own)
+            self.coarser = self._up(known, 2), self._up(neighbours(known), 2)
+            every = total(own)
+            self.wide = self._up(every + neighbours(every), 2)
+        elif totals:
+            (near, factor), (far, further) = totals[0], totals[-1]
+            self.coarser = self._up(near, factor), self._up(neighbours(near), factor)
+            self.wide = self._up(far + neighbours(far), further)
+        self.before = np.zeros(shape, np.int32)
+        self.current: Array = _NOTHING
+        self.shared: list[Array] = []
 
-    def features(self, start: int, stop: int) -> list[Array]:
-        """Features 0 to 5 for components start to stop: arrays that broadcast to (stop - start) n h w."""
-        if self.own is not None:
-            here, around = (enlarged(part[start:stop], 2, self.size) for part in self.own)
-        else:
-            here, around = self.stand_in
+    def _up(self, x: Array, factor: int) -> Array:
+        return enlarged(x, factor, self.size)
+
+    def begin(self, components: Array) -> None:
+        """Turn to a group: the indices of the components that will be coded together."""
+        here, around = (x[components] if x.shape[0] > 1 else x for x in self.coarser)
         before = self.before[None]
         others = before.sum(axis=1, keepdims=True, dtype=np.int32) - before
-        return [here, around, self.all, before, neighbours(before), others]
+        self.shared = [here, around, self.wide, before, neighbours(before), others]
+        self.current = np.zeros((len(components), *self.before.shape), np.int32)
 
-    def learn(self, symbols: Array) -> None:
-        """Add the symbols g n h w of a group that is now known."""
-        self.before += magnitude(symbols).sum(axis=0, dtype=np.int32)
+    def features(self, index: int) -> list[list[Array]]:
+        """For each rectangle of pass `index`, features 0 to 7: arrays that broadcast to g n h' w'."""
+        own = [adjacent(self.current), diagonal(self.current)] if index else []
+        return [[x if x is _NOTHING else x[..., rows, columns] for x in (*self.shared, *own)] for rows, columns in PASSES[index]]
+
+    def learn(self, rectangle: Slices, values: Array) -> None:
+        """The symbols g n h' w' of one rectangle of the current pass are now known."""
+        self.current[..., rectangle[0], rectangle[1]] = magnitude(values)
+
+    def end(self) -> None:
+        """The group is complete."""
+        self.before = self.before + self.current.sum(axis=0, dtype=np.int32)
 
 
-def predicted(features: list[Array], weights: Array) -> Array:
-    """Predicted magnitudes in 1/1024, int32 g n h w. weights: int32 n x g x 7."""
-    by = weights.transpose(1, 0, 2)[..., None, None]  # g n 7 1 1
-    total = by[:, :, 6] * np.ones((1, 1, *features[3].shape[-2:]), np.int32)
+def predicted(features: list[Array], weights: Array, shape: tuple[int, ...]) -> Array:
+    """Predicted magnitudes in 1/1024, int32 of shape g n h w. weights: int32 n x g x 9."""
+    by = weights.transpose(1, 0, 2)[..., None, None]  # g n 9 1 1
+    result = np.empty(shape, np.int32)
+    result[:] = by[:, :, FEATURES - 1]
     for index, feature in enumerate(features):
-        if feature.any():
-            total = total + by[:, :, index] * feature
-    result: Array = total
+        weight = by[:, :, index]
+        if weight.any() and feature.any():
+            result += weight * feature
     return result
 
 

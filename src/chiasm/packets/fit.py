@@ -7,7 +7,7 @@ prediction, over all qualities;  4. where in its interval each symbol is best re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,13 +17,14 @@ from torch import Tensor
 from chiasm.contracts import Features, FeatureSpec
 from chiasm.features.plane import double
 from chiasm.packets import contexts, entropy
-from chiasm.packets.codec import TransformCodec, _differs, _flattened
+from chiasm.packets.codec import Step, walk
 from chiasm.packets.tables import LevelTables, Tables
 from chiasm.packets.transform import Symbols, coefficients, quantise
 
 Array = np.ndarray
 CLASSES = 64
 SMALLEST, LARGEST = 1 / 512, 28.0  # predicted magnitudes of the first and last class
+SMOOTH = 0.7  # correlation of neighbours above which a component goes through the wavelet
 
 
 @dataclass(frozen=True)
@@ -38,34 +39,55 @@ class Plan:
 def fit(pictures: Sequence[Features], spec: FeatureSpec, plan: Plan) -> Tables:
     """Tables for `spec` from the features of some fifty pictures (maps 1 C H/s W/s)."""
     steps = np.array(plan.steps, np.float32)
-    levels = []
-    for index, level in enumerate(spec.levels):
-        mean, basis = principal(pictures, level.name, plan.parents[index], float(steps[:, index].min()))
-        shape = (len(steps), plan.depths[index] + 1, 3, basis.shape[1], contexts.FEATURES)
-        offsets = np.zeros((len(steps), plan.depths[index] + 1, basis.shape[1], 3), np.float32)
-        levels.append(
-            LevelTables(
-                level.name, level.stride, plan.parents[index], plan.depths[index], mean, basis, np.zeros(shape, np.int32), offsets
-            )
-        )
-    even = np.full((CLASSES, entropy.SYMBOLS), entropy.TOTAL // entropy.SYMBOLS, np.int64)
+    levels = [
+        fresh(pictures, spec, index, plan, float(steps[:, index].min()), len(steps)) for index in range(len(spec.levels))
+    ]
+    even = np.ones((CLASSES, entropy.SYMBOLS))
     tables = Tables(spec.space, tuple(levels), steps, normalised(even), lookup())
     bands = [coefficients(picture, tables) for picture in pictures]
+    counts = np.zeros((CLASSES, entropy.SYMBOLS), np.int64)
     for quality in range(1, len(steps) + 1):
         symbols = [quantise(each, tables, quality) for each in bands]
         fit_offsets(tables, bands, symbols, quality)
         fit_weights(tables, symbols, quality)
-    return replace(tables, counts=histograms(tables, bands))
+        counts += histogram(tables, symbols, quality)
+    return replace(tables, counts=normalised(smoothed(counts)))
 
 
-def principal(pictures: Sequence[Features], name: str, parent: str, step: float) -> tuple[Array, Array]:
+def fresh(
+    pictures: Sequence[Features], spec: FeatureSpec, index: int, plan: Plan, step: float, qualities: int
+) -> LevelTables:
+    """One level with its transform fitted and everything else still zero."""
+    level, parent, depth = spec.levels[index], plan.parents[index], plan.depths[index]
+    maps = [residual(picture, level.name, parent) for picture in pictures]
+    mean, basis = principal(maps, step)
+    smooth = smoothness(maps, basis) > SMOOTH if depth else np.zeros(basis.shape[1], bool)
+    basis = np.concatenate([basis[:, smooth], basis[:, ~smooth]], axis=1)
+    bands = depth + 2 if smooth.any() else 1
+    return LevelTables(
+        name=level.name,
+        stride=level.stride,
+        parent=parent,
+        smooth=int(smooth.sum()),
+        depth=depth,
+        mean=mean,
+        basis=basis,
+        weights=np.zeros((qualities, bands, 3, 3, basis.shape[1], contexts.FEATURES), np.int32),
+        offsets=np.zeros((qualities, bands, basis.shape[1], 3), np.float32),
+    )
+
+
+def residual(picture: Features, name: str, parent: str) -> Tensor:
+    """C H W of a level, less its doubled parent."""
+    x = picture.maps[name].float()
+    return (x - double(picture.maps[parent].float()) if parent else x)[0]
+
+
+def principal(maps: Sequence[Tensor], step: float) -> tuple[Array, Array]:
     """Mean and KLT basis, keeping components whose deviation reaches a tenth of the finest step."""
     total, outer, count = 0.0, 0.0, 0
-    for picture in pictures:
-        x = picture.maps[name].float()
-        if parent:
-            x = x - double(picture.maps[parent].float())
-        flat = x[0].flatten(1).double()  # C N
+    for x in maps:
+        flat = x.flatten(1).double()  # C N
         total, outer, count = total + flat.sum(1), outer + flat @ flat.T, count + flat.shape[1]
     mean = torch.as_tensor(total) / count
     values, vectors = torch.linalg.eigh(torch.as_tensor(outer) / count - mean[:, None] * mean)
@@ -76,6 +98,17 @@ def principal(pictures: Sequence[Features], name: str, parent: str, step: float)
     return mean.float().numpy(), basis.float().numpy()
 
 
+def smoothness(maps: Sequence[Tensor], basis: Array) -> Array:
+    """Correlation of adjacent places for each component, K."""
+    across, size = 0.0, 0.0
+    for x in maps:
+        y = torch.einsum("ck,chw->khw", torch.from_numpy(basis), x - x.mean(dim=(1, 2), keepdim=True))
+        across = across + (y[:, :, 1:] * y[:, :, :-1]).sum((1, 2)) + (y[:, 1:] * y[:, :-1]).sum((1, 2))
+        size = size + 2 * y.square().sum((1, 2))
+    result: Array = (torch.as_tensor(across) / torch.as_tensor(size).clamp_min(1e-9)).numpy()
+    return result
+
+
 def lookup() -> Array:
     """uint8 class of a predicted magnitude given in 1/128: classes are even in its logarithm."""
     size = (np.arange(contexts.LOOKUP) + 0.5) / 128.0
@@ -84,54 +117,58 @@ def lookup() -> Array:
     return found
 
 
-Visit = Callable[[LevelTables, int, int, list[Array], Array], None]
-
-
-def walk(tables: Tables, symbols: Symbols, visit: Visit) -> None:
-    """Show every group of components, as it will be coded, to visit(level, band, first component, features, values)."""
-    codec = TransformCodec(tables)
+def steps_of(tables: Tables, symbols: Symbols, quality: int) -> list[tuple[LevelTables, Step]]:
+    """Every pass over one picture's symbols, as it will be coded, but with no component left out."""
+    found = []
     for level in tables.levels:
         bands = symbols[level.name]
-        for r, surroundings in codec._bands(level, symbols, codec._shapes(level, bands)):
-            source = _flattened(bands, r, level)
-            for start, stop in contexts.groups(level.components):
-                visit(level, r, start, surroundings.features(start, stop), source[start:stop])
-                surroundings.learn(bands[r][start:stop])
+        everything = np.ones(sum(len(band) for band in bands), bool)
+        for step in walk(level, symbols, level.weights[quality - 1], everything):
+            step.learn(values_of(step, symbols[level.name]))
+            found.append((level, step))
+    return found
+
+
+def values_of(step: Step, bands: list[Array]) -> list[Array]:
+    return [bands[step.band][(step.components, slice(None), *where)] for where in step.rectangles]
 
 
 class _Moments:
-    """Normal equations of one regression per (level, band, orientation, component), weighted by 1 / (prediction + 0.1)^2."""
+    """Normal equations of one regression per (level, band, pass, orientation, component)."""
 
-    def __init__(self, tables: Tables, quality: int) -> None:
-        self.quality = quality
+    def __init__(self, tables: Tables) -> None:
         f = contexts.FEATURES
-        self.left = {x.name: np.zeros((*x.weights.shape[1:4], f, f)) for x in tables.levels}
-        self.right = {x.name: np.zeros((*x.weights.shape[1:4], f)) for x in tables.levels}
+        self.left = {x.name: np.zeros((*x.weights.shape[1:5], f, f)) for x in tables.levels}
+        self.right = {x.name: np.zeros((*x.weights.shape[1:5], f)) for x in tables.levels}
 
-    def visit(self, level: LevelTables, r: int, start: int, features: list[Array], values: Array) -> None:
-        count, n = values.shape[:2]
-        full = [np.broadcast_to(x, values.shape) for x in features]
-        for k in range(count):
-            for o in range(n):
-                rows = np.stack([*(x[k, o].ravel() for x in full), np.ones(values[k, o].size, np.int32)]).astype(np.float64)
-                target = np.abs(values[k, o]).ravel().astype(np.float64)
-                old = level.weights[self.quality - 1, r, o, start + k].astype(np.float64) / contexts.UNIT
-                weight = 1.0 / (np.maximum(old @ rows, 0.0) + 0.1) ** 2 if old.any() else np.ones(len(target))
-                self.left[level.name][r, o, start + k] += (rows * weight) @ rows.T
-                self.right[level.name][r, o, start + k] += (rows * weight) @ target
+    def add(self, level: LevelTables, step: Step, bands: list[Array], first: bool) -> None:
+        """Weighted by 1 / (prediction + 0.1)^2: a Laplace scale is as uncertain as it is large."""
+        for features, values, prediction in zip(step.features, values_of(step, bands), step.predictions, strict=True):
+            full = [np.broadcast_to(x, values.shape) for x in features]
+            weight = np.ones(values.shape) if first else 1.0 / (prediction / contexts.UNIT + 0.1) ** 2
+            for k, component in enumerate(step.components):
+                for o in range(values.shape[1]):
+                    rows = np.zeros((contexts.FEATURES, values[k, o].size))
+                    rows[-1] = 1.0
+                    for index, x in enumerate(full):
+                        rows[index] = x[k, o].ravel()
+                    weighted, place = rows * weight[k, o].ravel(), (step.band, step.index, o, component)
+                    self.left[level.name][place] += weighted @ rows.T
+                    self.right[level.name][place] += weighted @ np.abs(values[k, o]).ravel()
 
 
-def fit_weights(tables: Tables, symbols: Sequence[Symbols], quality: int, rounds: int = 3) -> None:
+def fit_weights(tables: Tables, symbols: Sequence[Symbols], quality: int, rounds: int = 2) -> None:
     """Write the integer weights of one quality into `tables`, by reweighted non-negative least squares."""
     from scipy.optimize import nnls
 
-    for _ in range(rounds):
-        moments = _Moments(tables, quality)
+    for round_ in range(rounds):
+        moments = _Moments(tables)
         for each in symbols:
-            walk(tables, each, moments.visit)
+            for level, step in steps_of(tables, each, quality):
+                moments.add(level, step, each[level.name], first=round_ == 0)
         for level in tables.levels:
             left, right = moments.left[level.name], moments.right[level.name]
-            for place in np.ndindex(*left.shape[:3]):
+            for place in np.ndindex(*left.shape[:4]):
                 scale = np.sqrt(np.maximum(np.diag(left[place]), 1e-9))
                 matrix = left[place] / np.outer(scale, scale) + 1e-4 * np.eye(len(scale))
                 factor = np.linalg.cholesky(matrix)
@@ -143,33 +180,27 @@ def fit_offsets(tables: Tables, bands: Sequence[dict[str, list[Tensor]]], symbol
     """Write how far below m a magnitude of 1, 2, or more lies on average: the centroid of its interval."""
     for index, level in enumerate(tables.levels):
         step = float(tables.steps[quality - 1, index])
-        for r in range(level.depth + 1):
+        for r in range(level.bands if not level.smooth else level.bands - 1):
             below, count = np.zeros((level.components, 3)), np.zeros((level.components, 3))
             for real, rounded in zip(bands, symbols, strict=True):
                 size = np.abs(rounded[level.name][r])
-                gap = size - np.abs(real[level.name][r][0].numpy()) / step
+                gap = size - np.abs(real[level.name][r].numpy()) / step
                 for slot, chosen in enumerate((size == 1, size == 2, size > 2)):
-                    below[:, slot] += (gap * chosen).sum(axis=(1, 2, 3))
-                    count[:, slot] += chosen.sum(axis=(1, 2, 3))
+                    below[: len(size), slot] += (gap * chosen).sum(axis=(1, 2, 3))
+                    count[: len(size), slot] += chosen.sum(axis=(1, 2, 3))
             level.offsets[quality - 1, r] = below / (count + 20.0)
 
 
-def histograms(tables: Tables, bands: Sequence[dict[str, list[Tensor]]]) -> Array:
-    """Integer counts of symbols for each class of prediction, pooled over pictures, levels and qualities."""
-    counts = np.zeros((CLASSES, entropy.SYMBOLS), np.int64)
-
-    def visit(level: LevelTables, r: int, start: int, features: list[Array], values: Array) -> None:
-        count, n = values.shape[:2]
-        weights = level.weights[quality - 1, r, :n, start : start + count]
-        kind = contexts.classes(contexts.predicted(features, weights), tables.classes)
-        symbols = entropy.symbol_of(np.abs(values)).ravel()
-        pairs = np.broadcast_to(kind, values.shape).ravel().astype(np.int64) * entropy.SYMBOLS + symbols
-        counts.ravel()[:] += np.bincount(pairs, minlength=counts.size)
-
-    for quality in range(1, len(tables.steps) + 1):
-        for each in bands:
-            walk(tables, quantise(each, tables, quality), visit)
-    return normalised(smoothed(counts))
+def histogram(tables: Tables, symbols: Sequence[Symbols], quality: int) -> Array:
+    """Counts of symbols for each class of prediction, pooled over pictures, levels and components."""
+    counts = np.zeros(CLASSES * entropy.SYMBOLS, np.int64)
+    for each in symbols:
+        for level, step in steps_of(tables, each, quality):
+            for values, prediction in zip(values_of(step, each[level.name]), step.predictions, strict=True):
+                kind = contexts.classes(prediction, tables.classes).astype(np.int64)
+                pairs = kind * entropy.SYMBOLS + entropy.symbol_of(np.abs(values))
+                counts += np.bincount(pairs.ravel(), minlength=len(counts))
+    return counts.reshape(CLASSES, entropy.SYMBOLS)
 
 
 def smoothed(counts: Array) -> Array:
@@ -189,9 +220,3 @@ def normalised(counts: Array) -> Array:
         row[row.argmax()] += entropy.TOTAL - row.sum()
     return whole
 
-
-def sample(pictures: Sequence[Tensor], encode: Callable[[Tensor], Features]) -> Iterator[Features]:
-    """Features of 1 3 H W pictures, cropped to whole cells."""
-    for picture in pictures:
-        height, width = (n // 4 * 4 for n in picture.shape[-2:])
-        yield encode(picture[..., :height, :width])

@@ -23,6 +23,7 @@ from chiasm.errors import PacketError
 Array = np.ndarray
 QUALITIES = 8
 VERSION = 1
+_FACTS = ("name", "stride", "parent", "smooth", "depth")
 _NAMES = ("mean", "basis", "weights", "offsets")
 
 
@@ -30,13 +31,16 @@ _NAMES = ("mean", "basis", "weights", "offsets")
 class LevelTables:
     """One level. `parent`: the level whose doubled decoded map is subtracted first, or ''.
 
-    mean float32 C; basis float32 C x K; weights int32 qualities x (depth + 1) x 3 x K x features; offsets float32
-    qualities x (depth + 1) x K x 3: how far below m a magnitude of 1, 2, 3 or more is reconstructed.
+    The first `smooth` components go through a wavelet of `depth` steps. mean: float32 C; basis: float32 C x K,
+    orthonormal columns; weights: int32 qualities x bands x 3 passes x 3 orientations x K x features; offsets: float32
+    qualities x bands x K x 3, how far below m a magnitude m of 1, 2, or more is reconstructed. Bands count from fine
+    to coarse; components count from the first of the band.
     """
 
     name: str
     stride: int
     parent: str
+    smooth: int
     depth: int
     mean: Array
     basis: Array
@@ -46,6 +50,10 @@ class LevelTables:
     @property
     def components(self) -> int:
         return int(self.basis.shape[1])
+
+    @property
+    def bands(self) -> int:
+        return self.depth + 2 if self.smooth else 1
 
 
 @dataclass(frozen=True)
@@ -66,9 +74,7 @@ class Tables:
         for level in self.levels:
             for name in _NAMES:
                 arrays[f"{level.name}/{name}"] = getattr(level, name)
-        about = [
-            {"name": x.name, "stride": x.stride, "parent": x.parent, "depth": x.depth} for x in self.levels
-        ]
+        about = [{key: getattr(x, key) for key in _FACTS} for x in self.levels]
         header = {"format": str(VERSION), "space": self.space, "levels": json.dumps(about)}
         return save({key: np.ascontiguousarray(value) for key, value in sorted(arrays.items())}, header)
 

@@ -1,9 +1,11 @@
 """Feature maps to signed integers and back: alignment, closed-form linear transform, wavelet, quantiser.
 
-    level - doubled parent ─► - mean ─► basis^T ─► wavelet ─► / step ─► round towards zero a little ─► integers
+    level - doubled parent ─► - mean ─► basis^T ─┬─ smooth components ─► wavelet ─┬─► / step ─► round ─► integers
+                                                 └─ the others ────────────────────┘
 
-The inverse is exact but for the rounding. Bands of one level are held fine to coarse, each an integer array
-K x n x h x w with n = 3 orientations (1 for the last, coarsest one).
+The inverse is exact but for the rounding. The bands of a level are a list, fine to coarse: the components without a
+wavelet (K - S) x 1 x H x W, then, if S > 0, `depth` bands of S x 3 x h x w (right, down, both), then the means
+S x 1 x h x w, which are held as differences of neighbours.
 """
 
 from __future__ import annotations
@@ -22,13 +24,13 @@ from chiasm.packets.tables import LevelTables, Tables
 Array = np.ndarray
 Symbols = dict[str, list[Array]]
 
-# A coefficient within this much of a half is rounded towards zero: the bits it saves are worth more than the error.
-DEAD = 0.12
+# A coefficient this near to a half is rounded towards zero: the bits it saves are worth more than the error it makes.
+DEAD = 0.16
 LARGEST = 65_000
 
 
 def coefficients(features: Features, tables: Tables) -> dict[str, list[Tensor]]:
-    """Real-valued bands of every level that `features` holds: lists of 1 K n h w, fine to coarse."""
+    """Real-valued bands of every level that `features` holds: lists of K n h w, fine to coarse."""
     bands: dict[str, list[Tensor]] = {}
     for level in tables.levels:
         if level.name not in features.maps:
@@ -36,15 +38,20 @@ def coefficients(features: Features, tables: Tables) -> dict[str, list[Tensor]]:
         x = features.maps[level.name].float()
         if level.parent:
             x = x - crop(double(features.maps[level.parent].float()), (x.shape[-2], x.shape[-1]))
-        bands[level.name] = level_coefficients(x, level)
+        bands[level.name] = split(x, level)
     return bands
 
 
-def level_coefficients(x: Tensor, level: LevelTables) -> list[Tensor]:
-    """1 C H W to bands 1 K n h w, fine to coarse."""
+def split(x: Tensor, level: LevelTables) -> list[Tensor]:
+    """1 C H W to bands K n h w, fine to coarse, with means not yet differenced."""
+    height, width = x.shape[-2:]
     centred = x[0].flatten(1) - torch.from_numpy(level.mean)[:, None]
-    y = (torch.from_numpy(level.basis).T @ centred).reshape(1, -1, *x.shape[-2:])  # 1 K H W
-    return wavelet(pad(y, padded((y.shape[-2], y.shape[-1]), 2**level.depth)), level.depth)
+    y = (torch.from_numpy(level.basis).T @ centred).reshape(1, -1, height, width)  # 1 K H W
+    rough = y[0, level.smooth :, None]  # K-S 1 H W
+    if not level.smooth:
+        return [rough]
+    whole = pad(y[:, : level.smooth], padded((height, width), 2**level.depth))
+    return [rough, *(band[0] for band in wavelet(whole, level.depth))]
 
 
 def quantise(bands: Mapping[str, list[Tensor]], tables: Tables, quality: int, dead: float = DEAD) -> Symbols:
@@ -53,40 +60,78 @@ def quantise(bands: Mapping[str, list[Tensor]], tables: Tables, quality: int, de
     for index, level in enumerate(tables.levels):
         if level.name in bands:
             step = float(tables.steps[quality - 1, index])
-            symbols[level.name] = [_round(band[0] / step, dead) for band in bands[level.name]]
+            rounded = [_round(band / step, dead) for band in bands[level.name]]
+            if level.smooth:
+                rounded[-1] = differentiated(rounded[-1])
+            symbols[level.name] = rounded
     return symbols
 
 
 def _round(y: Tensor, dead: float) -> Array:
-    size = (y.abs() + (0.5 - dead)).floor().clamp_max(LARGEST)
-    rounded: Array = (size * y.sign()).to(torch.int32).numpy()
+    size = (y.abs() + (0.5 - dead)).floor_().clamp_max_(LARGEST)
+    rounded: Array = size.copysign_(y).to(torch.int32).numpy()
     return rounded
 
 
 def synthesise(symbols: Symbols, tables: Tables, quality: int, size: tuple[int, int]) -> Features:
-    """Integers back to feature maps, float32, for a picture (or tile) of padded `size` in pixels."""
+    """Integers back to feature maps, float32 1 C H/s W/s, for a picture (or tile) of padded `size` in pixels."""
     maps: dict[str, Tensor] = {}
     for index, level in enumerate(tables.levels):
         if level.name not in symbols:
             continue
-        step, offsets = float(tables.steps[quality - 1, index]), level.offsets[quality - 1]
-        bands = [_restore(band, offsets[r], step) for r, band in enumerate(symbols[level.name])]
-        y = unwavelet(bands)
-        height, width = size[0] // level.stride, size[1] // level.stride
-        y = crop(y, (height, width)).flatten(2)[0]  # K H*W
-        used = int(np.flatnonzero([any(band[k].any() for band in symbols[level.name]) for k in range(len(y))]).max(initial=-1)) + 1
-        x = torch.from_numpy(level.basis[:, :used]) @ y[:used] + torch.from_numpy(level.mean)[:, None]
-        x = x.reshape(1, -1, height, width)
-        if level.parent:
-            x = x + crop(double(maps[level.parent]), (height, width))
-        maps[level.name] = x
+        x = _level(symbols[level.name], level, float(tables.steps[quality - 1, index]), quality)
+        shape = (size[0] // level.stride, size[1] // level.stride)
+        x = x.reshape(1, -1, *shape)
+        maps[level.name] = x + crop(double(maps[level.parent]), shape) if level.parent else x
     return Features(maps)
 
 
+def _level(bands: list[Array], level: LevelTables, step: float, quality: int) -> Tensor:
+    """Bands of integers to C x H*W values."""
+    height, width = bands[0].shape[-2:]
+    offsets, basis = level.offsets[quality - 1], torch.from_numpy(level.basis)
+    used = level.smooth + np.flatnonzero(bands[0].any(axis=(1, 2, 3)))
+    rough = _restore(bands[0][used - level.smooth], offsets[0, used - level.smooth], step).flatten(1)  # k H*W
+    x = torch.addmm(torch.from_numpy(level.mean)[:, None], basis[:, used], rough)
+    if level.smooth:
+        coarse = [*bands[1:-1], integrated(bands[-1])]
+        values = [_restore(band, offsets[r + 1, : level.smooth], step)[None] for r, band in enumerate(coarse)]
+        smooth = crop(unwavelet(values), (height, width))[0]  # S H W
+        x = x + basis[:, : level.smooth] @ smooth.flatten(1)
+    return x
+
+
 def _restore(band: Array, offsets: Array, step: float) -> Tensor:
-    """K n h w integers to 1 K n h w values: each magnitude a little nearer to zero than its middle."""
+    """K n h w integers to values: each magnitude a little nearer to zero than its middle. offsets: K 3."""
     y = torch.from_numpy(band).float()
-    size = y.abs()
     below = torch.from_numpy(offsets)[:, :, None, None, None]  # K 3 1 1 1
-    shift = torch.where(size == 1, below[:, 0], torch.where(size == 2, below[:, 1], below[:, 2]))
-    return ((size - shift).clamp_min(0.0) * y.sign() * step)[None]
+    size = y.abs()
+    shift = torch.where(size > 2, below[:, 2], torch.where(size > 1, below[:, 1], below[:, 0]))
+    return (size - shift).clamp_min_(0.0).copysign_(y).mul_((y != 0) * step)
+
+
+def differentiated(x: Array) -> Array:
+    """... h w integers to differences from the left neighbour, or from above in the first column."""
+    d = x.copy()
+    d[..., 1:] -= x[..., :-1]
+    d[..., 1:, 0] -= x[..., :-1, 0]
+    return d
+
+
+def integrated(d: Array) -> Array:
+    """The exact inverse of `differentiated`."""
+    x = d.copy()
+    x[..., 0] = np.cumsum(d[..., 0], axis=-1, dtype=np.int32)
+    summed: Array = np.cumsum(x, axis=-1, dtype=np.int32)
+    return summed
+
+
+def band_shapes(level: LevelTables, size: tuple[int, int]) -> list[tuple[int, int, int, int]]:
+    """K n h w of each band, fine to coarse, for a picture or tile of padded size."""
+    height, width = size[0] // level.stride, size[1] // level.stride
+    rough = (level.components - level.smooth, 1, height, width)
+    if not level.smooth:
+        return [rough]
+    height, width = padded((height, width), 2**level.depth)
+    finer = [(level.smooth, 3, height >> r, width >> r) for r in range(1, level.depth + 1)]
+    return [rough, *finer, (level.smooth, 1, height >> level.depth, width >> level.depth)]

@@ -68,8 +68,9 @@ class ReconstructHead(nn.Module):
         with torch.no_grad():
             self.merge_low.weight.copy_(torch.einsum("fij,oc->focij", synthesis, torch.eye(3)).reshape(12, 3, 10, 10))
             self.merge.weight.copy_(torch.einsum("fij,oc->focij", synthesis, OPPONENT).reshape(12, 3, 10, 10))
-            for linear in (self.context_linear, self.finer_linear):
-                linear.weight.copy_(torch.eye(linear.out_channels, linear.in_channels)[:, :, None, None])
+            places = [*range(3), *range(16, 25)]  # where the encoder puts coarse content and its edges
+            self.context_linear.weight.copy_(torch.eye(self.context_linear.in_channels)[places, :, None, None])
+            self.finer_linear.weight.copy_(torch.eye(self.finer_linear.in_channels)[:9, :, None, None])
             self.correct.weight.mul_(0.1)
             nn.init.zeros_(self.correct.bias)  # type: ignore[arg-type]
 

@@ -19,6 +19,7 @@ from chiasm.contracts import Features
 from chiasm.features.plane import double, unwavelet, wavelet
 
 SPEED = 20.0  # the scales move this much faster than the network's weights, in logarithms
+SMOOTH = 16  # channels of `context` that the wavelet sees
 DEPTH = 3  # of the wavelet over `context` in training; the packet coder goes one deeper
 
 
@@ -27,7 +28,7 @@ class LocalLaplace(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        start = torch.tensor([0.02, 0.5, 0.2, 0.1]).log()  # floor, own channel, all channels, coarser band
+        start = torch.tensor([0.005, 0.7, 0.02, 0.02]).log()  # floor, own channel, all channels, coarser band
         self.mix = nn.Parameter(start[:, None].repeat(1, channels) / SPEED)
 
     def forward(self, y: Tensor, coarser: Tensor | None) -> Tensor:
@@ -35,7 +36,7 @@ class LocalLaplace(nn.Module):
         with torch.no_grad():
             size = y.round().abs()
             own = (9.0 * F.avg_pool2d(size, 3, 1, 1) - size) / 8.0
-            every = F.avg_pool2d(size.mean(dim=1, keepdim=True), 3, 1, 1) * math.sqrt(size.shape[1])
+            every = F.avg_pool2d(size.sum(dim=1, keepdim=True), 3, 1, 1) / 4.0
             noisy = y + torch.rand_like(y) - 0.5
             above = torch.zeros_like(every) if coarser is None else coarser
         bits: Tensor = _LaplaceBits.apply(y, noisy, own, torch.cat([every, above], dim=1), (SPEED * self.mix).exp())
@@ -101,31 +102,36 @@ def rounded(y: Tensor) -> Tensor:
 
 
 class RateModel(nn.Module):
-    """Quantises `context` and what `detail` adds to it, and estimates the bits of both."""
+    """Quantises `context` and what `detail` adds to it, and estimates the bits of both.
+
+    The first SMOOTH channels of `context` go through a wavelet, the others are coded as they are: a picture's coarse
+    content is smooth and wants it, its edges are not and do not. (The packet coder finds out by itself which is which.)
+    """
 
     def __init__(self, channels: int = 64) -> None:
         super().__init__()
-        self.context = nn.ModuleList([LocalLaplace(channels) for _ in range(DEPTH + 1)])
+        self.smooth = nn.ModuleList([LocalLaplace(SMOOTH) for _ in range(DEPTH + 1)])
+        self.edges = LocalLaplace(channels - SMOOTH)
         self.detail = LocalLaplace(channels)
 
     def forward(self, features: Features, step: Tensor, priced: int) -> tuple[Features, Tensor]:
         """features: maps `context` and `detail`, B 64 ..; step: B. Returns the decoded features and the bits of the
         first `priced` pictures (bits cost time; a share of the batch tells as much)."""
         size = step.view(-1, 1, 1, 1)
-        context, detail = features.maps["context"].float(), features.maps["detail"].float()
-        bands = wavelet(context, DEPTH)
-        scaled = [band / size[..., None] for band in bands]
-        finer = (detail - double(context)) / size
-        decoded = unwavelet([rounded(band) * size[..., None] for band in scaled])
-        maps = {"context": decoded, "detail": double(decoded) + rounded(finer) * size}
+        context, detail = features.maps["context"].float() / size, features.maps["detail"].float() / size
+        bands = wavelet(context[:, :SMOOTH], DEPTH)
+        edges = context[:, SMOOTH:]
+        finer = detail - double(context)
+        decoded = torch.cat([unwavelet([rounded(band) for band in bands]), rounded(edges)], dim=1)
+        maps = {"context": decoded * size, "detail": (double(decoded) + rounded(finer)) * size}
         bits = torch.zeros(priced).to(step)
         activity: Tensor | None = None
-        for model, band in zip(reversed(self.context), reversed(scaled), strict=True):
+        for model, band in zip(reversed(self.smooth), reversed(bands), strict=True):
             each = [self._bits(model, part[:priced], activity) for part in band.unbind(2)]
             bits = bits + torch.stack(each).sum(0)
-            activity = self._activity(band[:priced])
-        assert activity is not None
-        return Features(maps), bits + self._bits(self.detail, finer[:priced], activity)
+            activity = self._activity(band[:priced].flatten(1, 2))
+        bits = bits + self._bits(self.edges, edges[:priced], activity)
+        return Features(maps), bits + self._bits(self.detail, finer[:priced], self._activity(edges[:priced]))
 
     def _bits(self, model: nn.Module, y: Tensor, activity: Tensor | None) -> Tensor:
         if activity is not None and activity.shape[-1] != y.shape[-1]:
@@ -133,6 +139,7 @@ class RateModel(nn.Module):
         bits: Tensor = model(y.contiguous(), activity)
         return bits
 
-    def _activity(self, band: Tensor) -> Tensor:
+    def _activity(self, y: Tensor) -> Tensor:
+        """B 1 H W: how much there is around each place, for the next finer band to expect."""
         with torch.no_grad():
-            return F.avg_pool2d(band.round().abs().mean(dim=(1, 2))[:, None], 3, 1, 1) * 8.0
+            return F.avg_pool2d(y.round().abs().sum(dim=1, keepdim=True), 3, 1, 1) / 4.0

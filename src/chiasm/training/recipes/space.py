@@ -4,7 +4,7 @@
          + fidelity   * L1(uncoded)                                               what the codec does not limit
          + alone      * D(context alone) / lambda                                 `context` means something by itself
          + perceived  * (1 - SSIM)
-         + equivariance * (latent Eq. 3  +  decoded Eq. 3 / lambda)
+         + equivariance * (latent Eq. 3  +  0.02 decoded Eq. 3 / lambda)
 
 D is the squared error on the 0..255 scale. With lambda times step^2 as the price of a bit, every step asks for the
 same features: at high rate dD/dR is proportional to step^2.
@@ -31,7 +31,8 @@ from chiasm.tasks.reconstruct import ReconstructHead
 from chiasm.training import losses
 from chiasm.training.rate import RateModel
 
-RATE_WARMUP = 300  # steps over which the price of a bit rises from nothing
+DECODED = 0.02  # weight of the decoded reading of Eq. 3 beside the latent one
+RATE_WARMUP = 100  # steps over which the price of a bit rises from nothing
 VALIDATED = 24  # held-out pictures that are scored
 MARGIN = 24  # pixels from a border within which an encoder sees padding
 
@@ -51,9 +52,9 @@ class SpaceConfig:
     finest: float = 0.35
     coarsest: float = 3.5
     fidelity: float = 0.1
-    alone: float = 0.03
+    alone: float = 0.01
     perceived: float = 0.5
-    equivariance: float = 1.0
+    equivariance: float = 0.5
     compress: bool = True
     validate_every: int = 500
     save_every: int = 250
@@ -120,7 +121,7 @@ class SpaceObjective(nn.Module):
             moved, unmoved = take(features, batch, batch + few), take(still, 0, few)
             latent = losses.latent_equivariance(moved, unmoved, NS, transform, MARGIN)
             decoded = losses.decoded_equivariance(bent, pixels[:few], transform, MARGIN) / config.price
-            terms["latent"], terms["decoded"] = config.equivariance * latent, config.equivariance * 0.1 * decoded
+            terms["latent"], terms["decoded"] = config.equivariance * latent, config.equivariance * DECODED * decoded
         terms["loss"] = torch.stack(list(terms.values())).sum()
         return terms | {"bpp": bpp.mean().detach(), "mse": distortion.mean().detach()}
 

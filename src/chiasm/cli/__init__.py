@@ -1,0 +1,45 @@
+"""The command line: each verb parses, calls the library, and prints.
+
+    group      verbs, suggestions, errors to exit codes        pictures   encode, reconstruct, pack, unpack
+    options    options that several verbs share                stores     inspect, verify
+    terminal   JSON lines, messages, tables, progress          models     zoo, train, evaluate
+    outputs    files written whole, and their names            machine    doctor
+
+Nothing here imports torch, numpy or lance before a verb runs, so every `--help` is instant.
+"""
+
+from __future__ import annotations
+
+import click
+
+import chiasm
+from chiasm.cli.group import VerbGroup
+from chiasm.cli.machine import doctor
+from chiasm.cli.models import evaluate, train, zoo
+from chiasm.cli.pictures import encode, pack, reconstruct, unpack
+from chiasm.cli.stores import inspect, verify
+
+__all__ = ["main"]
+
+
+@click.group(cls=VerbGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(chiasm.__version__, prog_name="chiasm")
+def main() -> None:
+    """Encode an image once; every vision task is then a cheap head on what was stored.
+
+    \b
+    Exit codes:
+      0    all done
+      1    some pictures failed or are damaged; they were named, and a store lists them in its errors table
+      2    the command line is wrong
+      3    an error that stops everything: a bad store, packet, config or disk
+      70   a bug in chiasm; the traceback was printed
+      130  interrupted; what a store had committed is safe, and the same command goes on
+
+    With --json every verb prints one JSON object a line on stdout, the last one being {"event": "summary", ...},
+    or {"event": "error", ...} before an exit with 3, 70 or 130. Messages go to stderr.
+    """
+
+
+for verb in (encode, reconstruct, inspect, pack, unpack, verify, zoo, doctor, train, evaluate):
+    main.add_command(verb)

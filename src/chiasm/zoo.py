@@ -1,0 +1,124 @@
+"""Everything that has a name: explicit functions in one dict, with the card of each set of weights beside it.
+
+Weights are safetensors that travel in the package (`chiasm/weights/`) with a JSON card: data, licence, scores, command
+and hash. A file whose hash differs from its card is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, TypeVar
+
+from chiasm.errors import ZooError, nearest
+
+M = TypeVar("M", bound="nn.Module")
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from chiasm.encoders.space import SpaceEncoder
+    from chiasm.packets.codec import TransformCodec
+    from chiasm.tasks.reconstruct import ReconstructHead
+
+PREPROCESSING = "pre-1"  # part of every feature id: change it when the same picture would be read to other pixels
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One name: what it is, the file it lives in ('' for an untrained one) and what its card says."""
+
+    name: str
+    space: str
+    role: str
+    file: str = ""
+    width: int = 64
+
+    @property
+    def data(self) -> bytes:
+        """The bytes of the file. Raises ZooError when their hash is not the card's."""
+        data = (files("chiasm") / "weights" / self.file).read_bytes()
+        found, wanted = hashlib.sha256(data).hexdigest(), str(self.card["sha256"])
+        if found != wanted:
+            raise ZooError(f"{self.name}: {self.file} has hash {found[:16]}, its card says {wanted[:16]}; reinstall chiasm")
+        return data
+
+    @property
+    def card(self) -> Mapping[str, object]:
+        """Data, licence, scores, command, hash and parameters, as written when the weights were made."""
+        if not self.file:
+            return {"name": self.name, "space": self.space, "role": self.role, "trained": False}
+        about: dict[str, object] = json.loads((files("chiasm") / "weights" / "cards.json").read_text())[self.file]
+        return {"name": self.name, "space": self.space, "role": self.role, **about}
+
+    @property
+    def feature_id(self) -> str:
+        """Weights and preprocessing: what decides whether a picture was already encoded."""
+        held = hashlib.sha256(self.data).hexdigest()[:12] if self.file else "untrained"
+        return f"{self.name}@{held}/{PREPROCESSING}"
+
+
+ENTRIES: dict[str, Entry] = {
+    entry.name: entry
+    for entry in (
+        Entry("ns-rgb", "ns-1", "encoder of photographs, and the decoder that draws them", "ns-rgb.safetensors"),
+        Entry("transform@ns-1", "ns-1", "tables of the codec `transform`", "transform-ns-1.safetensors"),
+        Entry("test-space", "ns-1", "untrained and tiny, for tests", width=16),
+    )
+}
+
+
+def entry(name: str) -> Entry:
+    """The entry called `name`. Raises ZooError naming the nearest one."""
+    if name not in ENTRIES:
+        raise ZooError(f"no entry called {name!r} in the zoo; {nearest(name, ENTRIES)}")
+    return ENTRIES[name]
+
+
+def encoder(name: str) -> SpaceEncoder:
+    """The RGB encoder of an entry, float32, in evaluation mode."""
+    from chiasm.encoders.space import SpaceEncoder
+
+    chosen = entry(name)
+    return _filled(lambda: SpaceEncoder("rgb", chosen.width), chosen, "encoder.")
+
+
+def reconstructor(name: str) -> ReconstructHead:
+    """The decoder that draws pictures from the space of an entry, float32, in evaluation mode."""
+    from chiasm.encoders.space import NS
+    from chiasm.tasks.reconstruct import ReconstructHead
+
+    chosen = entry(name)
+    return _filled(lambda: ReconstructHead(NS, chosen.width), chosen, "decoder.")
+
+
+@lru_cache(maxsize=4)
+def codec(space: str) -> TransformCodec:
+    """The codec `transform` with the shipped tables of a space. Raises ZooError when there are none."""
+    from chiasm.packets.codec import TransformCodec
+    from chiasm.packets.tables import Tables
+
+    known = {item.space: item for item in ENTRIES.values() if item.name.startswith("transform@")}
+    if space not in known:
+        raise ZooError(f"no codec tables for space {space!r}; {nearest(space, known)}")
+    return TransformCodec(Tables.read(known[space].data))
+
+
+def _filled(make: Callable[[], M], chosen: Entry, prefix: str) -> M:
+    import torch
+    from safetensors.torch import load
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        module = make().eval()
+    if chosen.file:
+        held = {name.removeprefix(prefix): x.float() for name, x in load(chosen.data).items() if name.startswith(prefix)}
+        try:
+            module.load_state_dict(held)
+        except RuntimeError as error:
+            raise ZooError(f"{chosen.name}: {chosen.file} does not fit this chiasm's network ({error}); reinstall") from error
+    return module.requires_grad_(False)
