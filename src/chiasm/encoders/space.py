@@ -9,7 +9,7 @@ A VQ-VAE-2 layout at half its strides and without its quantiser. `detail` is con
 detail = doubled context + what is finer, as in a Laplacian pyramid, so that a head may read either level alone, and a
 codec pays for the difference only. The paper gives the shapes only: widths and blocks are ours. `split` and `second`
 are strided linear convolutions that start as one step each of a wavelet transform, already a fair codec; the
-convolutions beside them start near nothing and learn what a linear map cannot do. Plain strided convolutions, ReLU,
+convolutions beside them start at nothing and learn what a linear map cannot do. Plain strided convolutions, ReLU,
 concatenation, PixelShuffle and bilinear doubling only, so that phone toolchains take the graph as it is.
 """
 
@@ -70,7 +70,7 @@ class SpaceEncoder(nn.Module):
         self._start()
 
     def _start(self) -> None:
-        """Begin as two wavelet steps of the picture in opponent colours, with the nonlinear part near nothing."""
+        """Begin as two wavelet steps of the picture in opponent colours, with the nonlinear part at nothing."""
         analysis, _ = split_filters()
         with torch.no_grad():
             if self.accepts == "rgb":
@@ -80,7 +80,7 @@ class SpaceEncoder(nn.Module):
             self.context_linear.weight.copy_(torch.eye(64)[:, places, None, None])
             self.finer_linear.weight.copy_(torch.eye(64)[:, :9, None, None])
             for last in (self.context, self.join):
-                last.weight.mul_(0.1)
+                nn.init.zeros_(last.weight)
                 nn.init.zeros_(last.bias)  # type: ignore[arg-type]
 
     def forward(self, pixels: Tensor, condition: Tensor | None = None) -> Features:

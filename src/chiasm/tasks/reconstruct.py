@@ -63,7 +63,7 @@ class ReconstructHead(nn.Module):
         self._start()
 
     def _start(self) -> None:
-        """Begin as the inverse of two wavelet steps in opponent colours, with the correction near nothing."""
+        """Begin as the inverse of two wavelet steps in opponent colours, with the correction at nothing."""
         _, synthesis = split_filters()
         with torch.no_grad():
             self.merge_low.weight.copy_(torch.einsum("fij,oc->focij", synthesis, torch.eye(3)).reshape(12, 3, 10, 10))
@@ -71,7 +71,7 @@ class ReconstructHead(nn.Module):
             places = [*range(3), *range(16, 25)]  # where the encoder puts coarse content and its edges
             self.context_linear.weight.copy_(torch.eye(self.context_linear.in_channels)[places, :, None, None])
             self.finer_linear.weight.copy_(torch.eye(self.finer_linear.in_channels)[:9, :, None, None])
-            self.correct.weight.mul_(0.1)
+            nn.init.zeros_(self.correct.weight)
             nn.init.zeros_(self.correct.bias)  # type: ignore[arg-type]
 
     def forward(self, features: Features) -> Tensor:

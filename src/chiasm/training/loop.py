@@ -49,6 +49,10 @@ class Recipe(Protocol):
 
     def step(self, module: nn.Module, draws: torch.Generator, step: int, device: torch.device) -> dict[str, Tensor]: ...
 
+    def pace(self, name: str) -> float:
+        """How fast a parameter moves, as a multiple of the learning rate."""
+        ...
+
     def evaluate(self, module: nn.Module, folder: Path, step: int) -> dict[str, float]: ...
 
 
@@ -77,8 +81,7 @@ def train(recipe: Recipe, folder: Path, where: Where, say: Callable[[Mapping[str
     saved = checkpoint.read(folder, resolved)
     if saved:
         module.load_state_dict(saved.weights)
-    # parameters that take no part in a loss would be silently left at their start: the optimizer gets all of them
-    optimizer = torch.optim.AdamW(module.parameters(), lr=config.rate, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(parameter_groups(module, recipe.pace), lr=config.rate, weight_decay=0.0)
     average = {name: value.detach().clone() for name, value in (saved.average if saved else module.state_dict()).items()}
     wrapped, optimizer_ = fabric.setup(module, optimizer)
     if saved:
@@ -88,7 +91,7 @@ def train(recipe: Recipe, folder: Path, where: Where, say: Callable[[Mapping[str
     log = _Log(folder, say, quiet=fabric.global_rank != 0)
     for step in range(first, config.steps):
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, peak=config.rate, warmup=config.warmup, steps=config.steps)
+            group["lr"] = group["pace"] * learning_rate(step, peak=config.rate, warmup=config.warmup, steps=config.steps)
         terms = recipe.step(wrapped, generator(config.seed, step, fabric.global_rank), step, fabric.device)
         optimizer.zero_grad(set_to_none=True)
         fabric.backward(terms["loss"])
@@ -107,6 +110,14 @@ def train(recipe: Recipe, folder: Path, where: Where, say: Callable[[Mapping[str
             checkpoint.write(folder, checkpoint.Checkpoint(step + 1, resolved, module.state_dict(), average, state))
     module.load_state_dict(average)
     return module.eval()
+
+
+def parameter_groups(module: nn.Module, pace: Callable[[str], float]) -> list[dict[str, Any]]:
+    """Parameters by how fast they move, relative to the learning rate; every parameter is in exactly one group."""
+    by_pace: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in module.named_parameters():
+        by_pace.setdefault(pace(name), []).append(parameter)
+    return [{"params": held, "pace": speed} for speed, held in sorted(by_pace.items())]
 
 
 def _fold(average: dict[str, Tensor], module: nn.Module, decay: float) -> None:

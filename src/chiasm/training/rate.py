@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from chiasm.contracts import Features
 from chiasm.features.plane import double, unwavelet, wavelet
 
-SPEED = 20.0  # the scales move this much faster than the network's weights, in logarithms
 SMOOTH = 16  # channels of `context` that the wavelet sees
 DEPTH = 3  # of the wavelet over `context` in training; the packet coder goes one deeper
 
@@ -29,7 +28,7 @@ class LocalLaplace(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         start = torch.tensor([0.005, 0.7, 0.02, 0.02]).log()  # floor, own channel, all channels, coarser band
-        self.mix = nn.Parameter(start[:, None].repeat(1, channels) / SPEED)
+        self.mix = nn.Parameter(start[:, None].repeat(1, channels))
 
     def forward(self, y: Tensor, coarser: Tensor | None) -> Tensor:
         """y: B C H W coefficients in steps of the quantiser; coarser: B 1 H W activity, or None. Bits per picture, B."""
@@ -39,7 +38,7 @@ class LocalLaplace(nn.Module):
             every = F.avg_pool2d(size.sum(dim=1, keepdim=True), 3, 1, 1) / 4.0
             noisy = y + torch.rand_like(y) - 0.5
             above = torch.zeros_like(every) if coarser is None else coarser
-        bits: Tensor = _LaplaceBits.apply(y, noisy, own, torch.cat([every, above], dim=1), (SPEED * self.mix).exp())
+        bits: Tensor = _LaplaceBits.apply(y, noisy, own, torch.cat([every, above], dim=1), self.mix.exp())
         return bits
 
 

@@ -32,6 +32,7 @@ from chiasm.training import losses
 from chiasm.training.rate import RateModel
 
 DECODED = 0.02  # weight of the decoded reading of Eq. 3 beside the latent one
+LINEAR = ("split", "second", "linear", "merge")  # names of the layers that start as wavelets
 RATE_WARMUP = 100  # steps over which the price of a bit rises from nothing
 VALIDATED = 24  # held-out pictures that are scored
 MARGIN = 24  # pixels from a border within which an encoder sees padding
@@ -172,6 +173,12 @@ class SpaceRecipe:
 
     def modules(self) -> SpaceObjective:
         return SpaceObjective(self.config)
+
+    def pace(self, name: str) -> float:
+        """The wavelets that the linear paths start from are good: they move slowly, the scales of the rate model fast."""
+        if name.startswith("rate."):
+            return 10.0
+        return 0.03 if any(part in name for part in LINEAR) else 1.0
 
     def step(self, module: nn.Module, draws: torch.Generator, step: int, device: torch.device) -> dict[str, Tensor]:
         """One step's loss terms: a function of its arguments."""

@@ -1,0 +1,205 @@
+"""The whole of chiasm as one object: images ─► encode once ─► compress ─► store ─► read by any head, any time.
+
+    with Pipeline.load("ns-rgb", store="photos.lance", writable=True) as pipeline:
+        pipeline.encode(["holiday/"])
+        picture = pipeline.reconstruct(pipeline.keys()[0])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from chiasm import zoo
+from chiasm.camera import Picture, decode, find
+from chiasm.coder import PictureCoder
+from chiasm.contracts import Features, FeatureSpec, Packet
+from chiasm.errors import PacketError, StoreError
+from chiasm.ingest import Ingest, Progress, Summary
+from chiasm.packets import bitstream
+from chiasm.packets.codec import TransformCodec, checked
+from chiasm.packets.tables import Tables
+from chiasm.store import LanceStore, open_store
+
+__all__ = ["Pipeline", "Progress", "Summary", "inspect_packet"]
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+@dataclass
+class Pipeline:
+    """An encoder, a head that draws, a codec and perhaps a store of one space. Make one with `Pipeline.load`."""
+
+    coder: PictureCoder
+    draw: Callable[[Features], Tensor]
+    feature_id: str
+    held: LanceStore | None = field(default=None, repr=False)
+
+    @staticmethod
+    def load(
+        name: str = "ns-rgb", *, store: str | Path | None = None, writable: bool = False, precision: Precision = "auto"
+    ) -> Pipeline:
+        """Load an encoder of the zoo by name, and open (writable: or make) a store beside it.
+
+        precision: that of the encoder's convolutions; auto takes bfloat16 where the processor has it. Heads draw in
+        float32. Raises ZooError for an unknown name, StoreError when the store cannot be opened.
+        """
+        encoder, head = zoo.encoder(name), zoo.reconstructor(name)
+        codec = zoo.codec(encoder.spec.space)
+        encode = partial(run_encoder, encoder.to(memory_format=torch.channels_last), chosen(precision))
+        draw = partial(run_head, head.to(memory_format=torch.channels_last))
+        coder = PictureCoder(encoder.spec, encode, codec)
+        pipeline = Pipeline(coder, draw, zoo.entry(name).feature_id)
+        if store is not None:
+            spec = encoder.spec
+            opened = open_store(store, "w", spec.space, spec.names) if writable else open_store(store)
+            if opened.space != spec.space:
+                raise StoreError(f"{store} holds space {opened.space!r}, {name!r} is of {spec.space!r}; load another encoder")
+            pipeline.held = opened
+        return pipeline
+
+    @property
+    def spec(self) -> FeatureSpec:
+        return self.coder.spec
+
+    @property
+    def store(self) -> LanceStore:
+        """The open store. Raises StoreError when the pipeline was loaded without one."""
+        if self.held is None:
+            raise StoreError("this pipeline has no store; load it with Pipeline.load(name, store=PATH)")
+        return self.held
+
+    def __enter__(self) -> Pipeline:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the store."""
+        if self.held is not None:
+            self.held.close()
+
+    def keys(self) -> list[str]:
+        """The key of every stored picture."""
+        return self.store.keys()
+
+    def encode(
+        self,
+        paths: Sequence[str | Path],
+        *,
+        levels: Sequence[str] = ("context", "detail"),
+        quality: int = 5,
+        retry: bool = False,
+        workers: int = 1,
+        report: Callable[[Progress], None] | None = None,
+    ) -> Summary:
+        """Encode photographs and folders of them into the store; what is there already is not touched.
+
+        quality: 1 (smallest) to 8. levels: `detail` is coded on top of `context`, so it brings `context` with it.
+        retry: also try again what failed before. A picture that cannot be read becomes a row of the errors table. Each
+        batch is one durable commit: a run that is killed goes on where it stopped. Raises StoreError, PacketError.
+        """
+        ingest = Ingest(self.coder, self.feature_id, self.store, self.spec_levels(levels), checked(quality), report)
+        return ingest.run(find(paths), retry, workers)
+
+    def spec_levels(self, levels: Sequence[str]) -> tuple[str, ...]:
+        """The levels to code, in the space's order, with every level that one of them is coded on top of."""
+        asked = {self.spec.level(name).name for name in levels}
+        for level in reversed(self.coder.codec.fitted.levels):
+            if level.name in asked and level.parent:
+                asked.add(level.parent)
+        return tuple(name for name in self.spec.names if name in asked)
+
+    def features(self, key: str, levels: Sequence[str] | None = None) -> Features:
+        """The stored features of a picture: float32 maps 1 C H/s W/s, H and W padded to the grid. No pixel is read.
+
+        key: a key, the first six or more digits of one, or the path of a source.
+        """
+        packet = self._packet(key, levels)
+        return chosen_levels(self._coder_for(packet).unpack(packet), levels)
+
+    def reconstruct(self, key: str, levels: Sequence[str] | None = None) -> np.ndarray:
+        """The picture H x W x 3, uint8 sRGB, drawn from what is stored. levels: ("context",) draws from it alone."""
+        packet = self._packet(key, levels)
+        return self._coder_for(packet).draw(packet, self.draw)
+
+    def pack(self, path: str | Path, quality: int = 5, levels: Sequence[str] = ("context", "detail")) -> bytes:
+        """One photograph as one packet file. Raises ImageError when it cannot be read."""
+        return self.pack_picture(decode(Path(path)), quality, levels)
+
+    def pack_picture(self, picture: Picture, quality: int = 5, levels: Sequence[str] = ("context", "detail")) -> bytes:
+        """A decoded picture as one packet file."""
+        return bitstream.write(self.coder.pack(picture, checked(quality), self.spec_levels(levels)))
+
+    def unpack(self, data: bytes, levels: Sequence[str] | None = None) -> np.ndarray:
+        """The picture H x W x 3, uint8 sRGB, of a packet file. Raises PacketError for damaged bytes."""
+        packet, embedded = bitstream.read(data)
+        coder = self._coder_for(packet, embedded)
+        return coder.draw(only(packet, self.spec_levels(levels) if levels else None), self.draw)
+
+    def _packet(self, key: str, levels: Sequence[str] | None) -> Packet:
+        record = self.store.get(key, self.spec_levels(levels) if levels else None)
+        return replace(record.packet, streams={name: x for name, x in record.packet.streams.items() if x})
+
+    def _coder_for(self, packet: Packet, embedded: bytes = b"") -> PictureCoder:
+        """The coder with the tables that a packet names: the package's, the packet's own, or the store's."""
+        if packet.tables == self.coder.codec.tables:
+            return self.coder
+        data = embedded or (self.held.table(packet.tables) if self.held is not None else b"")
+        if not data:
+            raise PacketError(
+                f"the packet needs tables {packet.tables}, this chiasm has {self.coder.codec.tables}; open it with the "
+                f"store that holds them"
+            )
+        return replace(self.coder, codec=TransformCodec(Tables.read(data)))
+
+
+def only(packet: Packet, levels: Sequence[str] | None) -> Packet:
+    """The packet with no level but `levels`."""
+    if levels is None:
+        return packet
+    missing = [name for name in levels if name not in packet.streams]
+    if missing:
+        raise PacketError(f"level {missing[0]!r} is not in this packet, which holds {', '.join(packet.streams)}")
+    return replace(packet, streams={name: packet.streams[name] for name in levels})
+
+
+def chosen_levels(features: Features, levels: Sequence[str] | None) -> Features:
+    return features if levels is None else Features({name: features.maps[name] for name in levels})
+
+
+def chosen(precision: Precision) -> torch.dtype:
+    """The dtype of the encoder's convolutions."""
+    if precision == "auto":
+        fast = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        return torch.bfloat16 if fast else torch.float32
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
+
+
+@torch.inference_mode()
+def run_encoder(encoder: nn.Module, dtype: torch.dtype, pixels: Tensor) -> Features:
+    """B 3 H W in [0, 1] to float32 features; convolutions in `dtype`."""
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+        found: Features = encoder(pixels.contiguous(memory_format=torch.channels_last))
+    return Features({name: x.float() for name, x in found.maps.items()})
+
+
+@torch.inference_mode()
+def run_head(head: nn.Module, features: Features) -> Tensor:
+    """Features to B 3 H W, float32."""
+    drawn: Tensor = head(features)
+    return drawn
+
+
+def inspect_packet(data: bytes) -> dict[str, object]:
+    """What the header of a packet file says: version, space, codec, quality, tables, size, tile, bytes, bits per pixel."""
+    return bitstream.describe(data)

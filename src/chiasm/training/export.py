@@ -1,0 +1,66 @@
+"""From a finished run to files that ship: fp16 weights, and the codec's tables fitted to them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from chiasm.datasets.pictures import PictureSet
+from chiasm.encoders.space import NS
+from chiasm.packets.fit import Plan, fit
+from chiasm.packets.tables import Tables
+from chiasm.training.checkpoint import replace
+from chiasm.training.recipes.space import SpaceObjective, SpaceRecipe
+
+FITTED = 48  # pictures that the codec's tables are fitted to
+EDGE = 384  # pixels of their sides, at most
+
+# Steps of qualities 1 to 8 for `context` and `detail`: a factor of 1.36 each.
+STEPS = tuple((1.05 * step, step) for step in (4.6, 3.4, 2.5, 1.84, 1.35, 1.0, 0.73, 0.54))
+
+
+def release(objective: SpaceObjective, recipe: SpaceRecipe, folder: Path) -> Tables:
+    """Write `ns.safetensors` (fp16), `tables.bin` and `hashes.json` into `folder`; returns the tables.
+
+    The tables are fitted to what the fp16 weights give, because that is what users will have.
+    """
+    tensors = {
+        name: x.detach().half().contiguous()
+        for name, x in objective.state_dict().items()
+        if name.startswith(("encoder.", "decoder."))
+    }
+    objective.load_state_dict({name: x.float() for name, x in tensors.items()}, strict=False)
+    tables = fit_tables(objective, sampled(recipe.training, FITTED))
+    files = {"ns.safetensors": save(tensors), "tables.bin": tables.data}
+    for name, data in files.items():
+        replace(folder / name, data)
+    hashes = {name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for name, data in files.items()}
+    replace(folder / "hashes.json", (json.dumps(hashes, indent=1) + "\n").encode())
+    return tables
+
+
+def sampled(sets: Sequence[PictureSet], count: int) -> list[Tensor]:
+    """About `count` pictures, evenly from every set, their upper left EDGE x EDGE pixels at most: 1 3 H W."""
+    share = max(1, count // len(sets))
+    found = []
+    for held in sets:
+        stride = max(1, len(held.pictures) // share)
+        for index in range(0, len(held.pictures), stride)[:share]:
+            picture = held.tensor(index)[:, :EDGE, :EDGE]
+            height, width = (n // 4 * 4 for n in picture.shape[-2:])
+            if height and width:
+                found.append(picture[None, :, :height, :width])
+    return found
+
+
+@torch.no_grad()
+def fit_tables(objective: SpaceObjective, pictures: Sequence[Tensor]) -> Tables:
+    """The codec's tables for the space of `objective`, in closed form."""
+    encoder = objective.encoder.eval()
+    return fit([encoder(picture) for picture in pictures], NS, Plan(("", "context"), (4, 0), STEPS))
