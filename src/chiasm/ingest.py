@@ -1,4 +1,4 @@
-"""Files into a store: what is done is skipped, what fails is a row of the errors table, each batch is one commit."""
+"""Files into a store: what is done is skipped, what fails goes to the errors table, a batch is a commit."""
 
 from __future__ import annotations
 
@@ -67,7 +67,10 @@ class Ingest:
     stats: dict[str, Stat] = field(default_factory=dict)
 
     def run(self, paths: Sequence[Path], retry: bool, workers: int) -> Summary:
-        """Encode all of `paths` that are not done. Raises StoreError when a commit fails; what came before is safe."""
+        """Encode all of `paths` that are not done.
+
+        Raises StoreError when a commit fails; what came before is safe.
+        """
         started = time.monotonic()
         store, codec = self.store, self.coder.codec
         store.put_table(codec.tables, codec.fitted.data)
@@ -88,11 +91,12 @@ class Ingest:
         with DecoderPool(workers=workers) as pool:
             for group in self._grouped(pool.decode_all(todo)):
                 self._encode(group)
-                if len(self.records) + len(self.failures) + len(self.uris) >= COMMIT:
-                    self._commit()
+                self._commit(at_least=COMMIT)
         self._commit()
         seconds = time.monotonic() - started
-        return Summary(**self.counts, source_bytes=self.source_bytes, stream_bytes=self.stream_bytes, seconds=seconds)
+        return Summary(
+            **self.counts, source_bytes=self.source_bytes, stream_bytes=self.stream_bytes, seconds=seconds
+        )
 
     def _grouped(self, decoded: Iterable[tuple[Path, Picture | ImageError]]) -> Iterator[list[Picture]]:
         """Pictures of one padded size, some together; failures are noted on the way."""
@@ -101,10 +105,10 @@ class Ingest:
             if isinstance(result, ImageError):
                 self.failures.append(Failure(uri_of(path), result.reason, str(result)))
                 self._told(uri_of(path), "failed", 0, str(result))
-                if len(self.failures) >= COMMIT:
-                    self._commit()
+                self._commit(at_least=COMMIT)
                 continue
             if self._is_known(result):
+                self._commit(at_least=COMMIT)
                 continue
             size = padded(result.size, self.coder.spec.grid)
             if max(size) > TILE:
@@ -144,14 +148,19 @@ class Ingest:
     def _keep(self, picture: Picture, packet: Packet) -> None:
         key, coder = self._key(picture), self.coder
         codec_id = f"{coder.codec.name}@{coder.codec.tables}/q{self.quality}"
-        record = Record(key, picture.digest, self.feature_id, codec_id, packet, picture.source_bytes, (picture.uri,))
+        record = Record(
+            key, picture.digest, self.feature_id, codec_id, packet, picture.source_bytes, (picture.uri,)
+        )
         self.records[key] = record
         self.source_bytes += picture.source_bytes
         for name, stream in packet.streams.items():
             self.stream_bytes[name] = self.stream_bytes.get(name, 0) + len(stream)
         self._told(picture.uri, "stored", picture.source_bytes)
 
-    def _commit(self) -> None:
+    def _commit(self, at_least: int = 1) -> None:
+        """Put what waits into the store, when it is at least so much."""
+        if len(self.records) + len(self.failures) + len(self.uris) < at_least:
+            return
         touched = {uri for record in self.records.values() for uri in record.uris} | set(self.uris)
         touched |= {failure.uri for failure in self.failures}
         stats = {uri: self.stats[uri] for uri in touched if uri in self.stats}
@@ -177,4 +186,3 @@ def stat_of(path: Path) -> Stat | None:
 def key_of(digest: str, feature_id: str) -> str:
     """The key of a picture: 64 hexadecimal digits that name its bytes and the features made of them."""
     return hashlib.sha256(f"{digest}:{feature_id}".encode()).hexdigest()
-

@@ -1,4 +1,4 @@
-"""The whole of chiasm as one object: images ─► encode once ─► compress ─► store ─► read by any head, any time.
+"""The whole of chiasm as one object: images ─► encode once ─► compress ─► store ─► any head, any time.
 
     with Pipeline.load("ns-rgb", store="photos.lance", writable=True) as pipeline:
         pipeline.encode(["holiday/"])
@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from chiasm import zoo
 from chiasm.camera import Picture, decode, find
 from chiasm.coder import PictureCoder
 from chiasm.contracts import Features, FeatureSpec, Packet
-from chiasm.errors import PacketError, StoreError
+from chiasm.errors import ConfigError, PacketError, ShapeError, StoreError, nearest
 from chiasm.ingest import Ingest, Progress, Summary
 from chiasm.packets import bitstream
 from chiasm.packets.codec import TransformCodec, checked
@@ -34,9 +34,23 @@ __all__ = ["Pipeline", "Progress", "Summary", "inspect_packet"]
 Precision = Literal["auto", "float32", "bfloat16"]
 
 
+@dataclass(frozen=True)
+class RoundTrip:
+    """One picture through a packet file.
+
+    streams: bytes per level; total: bytes of the file; pixels and coarse: 1 3 H W uint8, drawn from all
+    levels and from `context` alone.
+    """
+
+    streams: Mapping[str, int]
+    total: int
+    pixels: Tensor
+    coarse: Tensor
+
+
 @dataclass
 class Pipeline:
-    """An encoder, a head that draws, a codec and perhaps a store of one space. Make one with `Pipeline.load`."""
+    """An encoder, a head that draws, a codec, perhaps a store, of one space. `Pipeline.load` makes one."""
 
     coder: PictureCoder
     draw: Callable[[Features], Tensor]
@@ -45,24 +59,32 @@ class Pipeline:
 
     @staticmethod
     def load(
-        name: str = "ns-rgb", *, store: str | Path | None = None, writable: bool = False, precision: Precision = "auto"
+        name: str = "ns-rgb",
+        *,
+        store: str | Path | None = None,
+        writable: bool = False,
+        precision: Precision = "auto",
     ) -> Pipeline:
         """Load an encoder of the zoo by name, and open (writable: or make) a store beside it.
 
-        precision: that of the encoder's convolutions; auto takes bfloat16 where the processor has it. Heads draw in
-        float32. Raises ZooError for an unknown name, StoreError when the store cannot be opened.
+        precision: that of the encoder's convolutions; auto takes bfloat16 where the processor has it. Heads
+        draw in float32. Raises ZooError for an unknown name, StoreError when the store cannot be opened.
         """
         encoder, head = zoo.encoder(name), zoo.reconstructor(name)
         codec = zoo.codec(encoder.spec.space)
-        encode = partial(run_encoder, encoder.to(memory_format=torch.channels_last), chosen(precision))
-        draw = partial(run_head, head.to(memory_format=torch.channels_last))
+        encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        head.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        encode, draw = partial(run_encoder, encoder, chosen(precision)), partial(run_head, head)
         coder = PictureCoder(encoder.spec, encode, codec)
         pipeline = Pipeline(coder, draw, zoo.entry(name).feature_id)
         if store is not None:
             spec = encoder.spec
             opened = open_store(store, "w", spec.space, spec.names) if writable else open_store(store)
             if opened.space != spec.space:
-                raise StoreError(f"{store} holds space {opened.space!r}, {name!r} is of {spec.space!r}; load another encoder")
+                raise StoreError(
+                    f"{store} holds space {opened.space!r}, {name!r} is of {spec.space!r}; "
+                    "load another encoder"
+                )
             pipeline.held = opened
         return pipeline
 
@@ -80,7 +102,9 @@ class Pipeline:
     def __enter__(self) -> Pipeline:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -104,39 +128,54 @@ class Pipeline:
     ) -> Summary:
         """Encode photographs and folders of them into the store; what is there already is not touched.
 
-        quality: 1 (smallest) to 8. levels: `detail` is coded on top of `context`, so it brings `context` with it.
-        retry: also try again what failed before. A picture that cannot be read becomes a row of the errors table. Each
-        batch is one durable commit: a run that is killed goes on where it stopped. Raises StoreError, PacketError.
+        quality: 1 (smallest) to 8. levels: `detail` is coded on top of `context`, so it brings `context`.
+        retry: also try again what failed before. A picture that cannot be read becomes a row of the errors
+        table. Each batch is one durable commit: a run that is killed goes on where it stopped.
+        Raises StoreError, PacketError.
         """
-        ingest = Ingest(self.coder, self.feature_id, self.store, self.spec_levels(levels), checked(quality), report)
+        chosen = self.spec_levels(levels)
+        ingest = Ingest(self.coder, self.feature_id, self.store, chosen, checked(quality), report)
         return ingest.run(find(paths), retry, workers)
 
     def spec_levels(self, levels: Sequence[str]) -> tuple[str, ...]:
-        """The levels to code, in the space's order, with every level that one of them is coded on top of."""
+        """The levels to code, in the space's order, with every level that one of them is coded on top of.
+
+        Raises ShapeError for no level, or one that the space does not have.
+        """
         asked = {self.spec.level(name).name for name in levels}
+        if not asked:
+            raise ShapeError(f"expected a level or more, got none; there are {', '.join(self.spec.names)}")
         for level in reversed(self.coder.codec.fitted.levels):
             if level.name in asked and level.parent:
                 asked.add(level.parent)
         return tuple(name for name in self.spec.names if name in asked)
 
     def features(self, key: str, levels: Sequence[str] | None = None) -> Features:
-        """The stored features of a picture: float32 maps 1 C H/s W/s, H and W padded to the grid. No pixel is read.
+        """The stored features of a picture: float32 maps 1 C H/s W/s, H and W padded to the grid.
 
-        key: a key, the first six or more digits of one, or the path of a source.
+        No pixel is read. key: a key, the first six or more digits of one, or the path of a source.
+        Raises StoreError for an unknown picture, PacketError for a level that was not stored of it.
         """
         packet = self._packet(key, levels)
         return chosen_levels(self._coder_for(packet).unpack(packet), levels)
 
     def reconstruct(self, key: str, levels: Sequence[str] | None = None) -> np.ndarray:
-        """The picture H x W x 3, uint8 sRGB, drawn from what is stored. levels: ("context",) draws from it alone."""
+        """The picture H x W x 3, uint8 sRGB, drawn from what is stored.
+
+        levels: ("context",) draws from it alone. Raises as `features` does.
+        """
         packet = self._packet(key, levels)
         return self._coder_for(packet).draw(packet, self.draw)
 
-    def pack(self, path: str | Path, quality: int = 5, levels: Sequence[str] = ("context", "detail")) -> bytes:
+    def pack(
+        self, path: str | Path, quality: int = 5, levels: Sequence[str] = ("context", "detail")
+    ) -> bytes:
         """One photograph as one packet file. Raises ImageError when it cannot be read."""
         return self.pack_picture(decode(Path(path)), quality, levels)
 
-    def pack_picture(self, picture: Picture, quality: int = 5, levels: Sequence[str] = ("context", "detail")) -> bytes:
+    def pack_picture(
+        self, picture: Picture, quality: int = 5, levels: Sequence[str] = ("context", "detail")
+    ) -> bytes:
         """A decoded picture as one packet file."""
         return bitstream.write(self.coder.pack(picture, checked(quality), self.spec_levels(levels)))
 
@@ -144,11 +183,27 @@ class Pipeline:
         """The picture H x W x 3, uint8 sRGB, of a packet file. Raises PacketError for damaged bytes."""
         packet, embedded = bitstream.read(data)
         coder = self._coder_for(packet, embedded)
-        return coder.draw(only(packet, self.spec_levels(levels) if levels else None), self.draw)
+        return coder.draw(only(packet, None if levels is None else self.spec_levels(levels)), self.draw)
+
+    def space(self) -> tuple[Callable[[Tensor], Features], Callable[[Features], Tensor]]:
+        """The encoder (B 3 H W in [0, 1], multiples of the grid) and the head that draws, without codec."""
+        return self.coder.encode, self.draw
+
+    def roundtrip(self, pixels: Tensor, quality: int) -> RoundTrip:
+        """1 3 H W in [0, 1], taken as 8 bit, through a whole packet file and back."""
+        shown = pixels[0].mul(255.0).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+        data = self.pack_picture(Picture(shown, "", shown.nbytes, "memory"), quality)
+        packet, _ = bitstream.read(data)
+        drawn, coarse = (
+            torch.from_numpy(self.coder.draw(held, self.draw)).permute(2, 0, 1)[None]
+            for held in (packet, only(packet, ("context",)))
+        )
+        sizes = {name: len(stream) for name, stream in packet.streams.items()}
+        return RoundTrip(sizes, len(data), drawn, coarse)
 
     def _packet(self, key: str, levels: Sequence[str] | None) -> Packet:
-        record = self.store.get(key, self.spec_levels(levels) if levels else None)
-        return replace(record.packet, streams={name: x for name, x in record.packet.streams.items() if x})
+        asked = None if levels is None else self.spec_levels(levels)
+        return only(self.store.get(key, asked).packet, asked)
 
     def _coder_for(self, packet: Packet, embedded: bytes = b"") -> PictureCoder:
         """The coder with the tables that a packet names: the package's, the packet's own, or the store's."""
@@ -157,8 +212,8 @@ class Pipeline:
         data = embedded or (self.held.table(packet.tables) if self.held is not None else b"")
         if not data:
             raise PacketError(
-                f"the packet needs tables {packet.tables}, this chiasm has {self.coder.codec.tables}; open it with the "
-                f"store that holds them"
+                f"the packet needs tables {packet.tables}, this chiasm has {self.coder.codec.tables}; "
+                "open it with the store that holds them"
             )
         return replace(self.coder, codec=TransformCodec(Tables.read(data)))
 
@@ -169,7 +224,9 @@ def only(packet: Packet, levels: Sequence[str] | None) -> Packet:
         return packet
     missing = [name for name in levels if name not in packet.streams]
     if missing:
-        raise PacketError(f"level {missing[0]!r} is not in this packet, which holds {', '.join(packet.streams)}")
+        raise PacketError(
+            f"level {missing[0]!r} is not in this packet, which holds {', '.join(packet.streams)}"
+        )
     return replace(packet, streams={name: packet.streams[name] for name in levels})
 
 
@@ -178,11 +235,15 @@ def chosen_levels(features: Features, levels: Sequence[str] | None) -> Features:
 
 
 def chosen(precision: Precision) -> torch.dtype:
-    """The dtype of the encoder's convolutions."""
+    """The dtype of the encoder's convolutions. Raises ConfigError for a precision of another name."""
     if precision == "auto":
-        fast = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        available: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+        fast = available and torch.ops.mkldnn._is_mkldnn_bf16_supported()
         return torch.bfloat16 if fast else torch.float32
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    if precision not in known:
+        raise ConfigError(f"no precision called {precision!r}; {nearest(precision, [*known, 'auto'])}")
+    return known[precision]
 
 
 @torch.inference_mode()
@@ -201,5 +262,5 @@ def run_head(head: nn.Module, features: Features) -> Tensor:
 
 
 def inspect_packet(data: bytes) -> dict[str, object]:
-    """What the header of a packet file says: version, space, codec, quality, tables, size, tile, bytes, bits per pixel."""
+    """What a packet file's header says: version, space, codec, quality, tables, size, tile, bytes, bpp."""
     return bitstream.describe(data)

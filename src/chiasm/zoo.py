@@ -1,7 +1,7 @@
 """Everything that has a name: explicit functions in one dict, with the card of each set of weights beside it.
 
-Weights are safetensors that travel in the package (`chiasm/weights/`) with a JSON card: data, licence, scores, command
-and hash. A file whose hash differs from its card is refused.
+Weights are safetensors that travel in the package (`chiasm/weights/`) with a JSON card: data, licence,
+scores, command and hash. A file whose hash differs from its card is refused.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from chiasm.packets.codec import TransformCodec
     from chiasm.tasks.reconstruct import ReconstructHead
 
-PREPROCESSING = "pre-1"  # part of every feature id: change it when the same picture would be read to other pixels
+# Part of every feature id: change it when the same picture would be read to other pixels.
+PREPROCESSING = "pre-1"
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,10 @@ class Entry:
         data = (files("chiasm") / "weights" / self.file).read_bytes()
         found, wanted = hashlib.sha256(data).hexdigest(), str(self.card["sha256"])
         if found != wanted:
-            raise ZooError(f"{self.name}: {self.file} has hash {found[:16]}, its card says {wanted[:16]}; reinstall chiasm")
+            raise ZooError(
+                f"{self.name}: {self.file} has hash {found[:16]}, its card says {wanted[:16]}; "
+                "reinstall chiasm"
+            )
         return data
 
     @property
@@ -52,7 +56,8 @@ class Entry:
         """Data, licence, scores, command, hash and parameters, as written when the weights were made."""
         if not self.file:
             return {"name": self.name, "space": self.space, "role": self.role, "trained": False}
-        about: dict[str, object] = json.loads((files("chiasm") / "weights" / "cards.json").read_text())[self.file]
+        cards = json.loads((files("chiasm") / "weights" / "cards.json").read_text(encoding="utf-8"))
+        about: dict[str, object] = cards[self.file]
         return {"name": self.name, "space": self.space, "role": self.role, **about}
 
     @property
@@ -65,7 +70,7 @@ class Entry:
 ENTRIES: dict[str, Entry] = {
     entry.name: entry
     for entry in (
-        Entry("ns-rgb", "ns-1", "encoder of photographs, and the decoder that draws them", "ns-rgb.safetensors"),
+        Entry("ns-rgb", "ns-1", "encoder of photographs, and their decoder", "ns-rgb.safetensors"),
         Entry("transform@ns-1", "ns-1", "tables of the codec `transform`", "transform-ns-1.safetensors"),
         Entry("test-space", "ns-1", "untrained and tiny, for tests", width=16),
     )
@@ -116,9 +121,19 @@ def _filled(make: Callable[[], M], chosen: Entry, prefix: str) -> M:
         torch.manual_seed(0)
         module = make().eval()
     if chosen.file:
-        held = {name.removeprefix(prefix): x.float() for name, x in load(chosen.data).items() if name.startswith(prefix)}
+        held = {
+            name.removeprefix(prefix): x.float()
+            for name, x in load(chosen.data).items()
+            if name.startswith(prefix)
+        }
+        if not held:
+            part = prefix.strip(".")
+            raise ZooError(f"{chosen.name} has no {part}: it is {chosen.role}; name another entry")
         try:
             module.load_state_dict(held)
         except RuntimeError as error:
-            raise ZooError(f"{chosen.name}: {chosen.file} does not fit this chiasm's network ({error}); reinstall") from error
+            told = str(error).splitlines()[-1].strip()
+            raise ZooError(
+                f"{chosen.name}: {chosen.file} does not fit this chiasm's network ({told}); reinstall"
+            ) from error
     return module.requires_grad_(False)

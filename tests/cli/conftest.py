@@ -68,11 +68,11 @@ def picture(height: int, width: int, seed: int) -> np.ndarray:
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four good photographs, two of one stem and two of the same bytes, in a folder with a subfolder."""
     folder = tmp_path_factory.mktemp("photos")
-    (folder / "other").mkdir()
+    (folder / "other" / "copy").mkdir(parents=True)
     Image.fromarray(picture(48, 64, 1)).save(folder / "beach.png")
     Image.fromarray(picture(50, 37, 2)).save(folder / "other" / "beach.jpg", quality=95)
     Image.fromarray(picture(33, 70, 3)).save(folder / "café ünï.webp", lossless=True)
-    (folder / "other" / "copy of beach.png").write_bytes((folder / "beach.png").read_bytes())
+    (folder / "other" / "copy" / "beach.png").write_bytes((folder / "beach.png").read_bytes())
     return folder
 
 

@@ -93,7 +93,8 @@ def test_one_picture_one_file_no_store(call, photos, tmp_path):
     facts = call("inspect", packet, "--json").summary
     assert facts["space"] == "ns-1"
     assert facts["quality"] == 5
-    assert list(facts["size"]) == [48, 64]
+    assert (facts["height"], facts["width"]) == (48, 64)
+    assert facts["bits_per_pixel"] == pytest.approx(8 * packet.stat().st_size / (48 * 64))
     assert "quality" in call("inspect", packet).out
     said = call("unpack", packet, "-o", drawn, "--json")
     assert (said.code, said.summary["height"], said.summary["width"]) == (0, 48, 64)

@@ -19,7 +19,6 @@ from chiasm.errors import ZooError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from chiasm.validation.codec import Coded
     from chiasm.validation.pictures import Picture
     from chiasm.validation.space import Space
 
@@ -101,7 +100,7 @@ def train_space(
     from chiasm.training.export import release
     from chiasm.training.loop import Where
     from chiasm.training.loop import train as run
-    from chiasm.training.recipes.space import SpaceConfig, SpaceRecipe
+    from chiasm.training.recipes.space import SpaceConfig, SpaceObjective, SpaceRecipe
 
     resolved = configs.load(SpaceConfig, config, overrides)
     first = os.environ.get("LOCAL_RANK", "0") == "0"  # with several devices, the process that speaks
@@ -118,6 +117,7 @@ def train_space(
 
         objective = run(recipe, out, Where(device, devices), say)
     if first:
+        assert isinstance(objective, SpaceObjective)
         release(objective, recipe, out)
         terminal.event("summary", {"out": out, "steps": resolved.steps})
         terminal.show(f"{resolved.steps} steps; weights and tables in {out}")
@@ -180,7 +180,7 @@ def evaluate_codec(terminal: Terminal, data: Path, out: Path, limit: int | None)
     """
     from chiasm.pipeline import Pipeline
     from chiasm.validation.classical import families
-    from chiasm.validation.codec import QUALITIES, evaluate_codec
+    from chiasm.validation.codec import QUALITIES, Coded, evaluate_codec
     from chiasm.validation.pictures import read_folder
     from chiasm.validation.report import write_codec
 
@@ -192,9 +192,9 @@ def evaluate_codec(terminal: Terminal, data: Path, out: Path, limit: int | None)
         with terminal.progress("chiasm", len(pictures) * len(QUALITIES), unit="packets") as bar:
 
             def roundtrip(pixels: Tensor, quality: int) -> Coded:
-                coded = pipeline.roundtrip(pixels, quality)
-                bar.advance(coded.total)
-                return coded
+                made = pipeline.roundtrip(pixels, quality)
+                bar.advance(made.total)
+                return Coded(made.streams, made.total, made.pixels, made.coarse)
 
             report = evaluate_codec(pictures, roundtrip, classical=rivals)  # type: ignore[arg-type]
     _written(terminal, out, write_codec(report, out), len(pictures))

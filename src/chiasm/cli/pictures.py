@@ -16,7 +16,8 @@ from chiasm.errors import ChiasmError, PacketError
 if TYPE_CHECKING:
     import numpy as np
 
-    from chiasm.pipeline import Pipeline, Progress, Summary
+    from chiasm.ingest import Progress, Summary
+    from chiasm.pipeline import Pipeline
 
 MODEL = "ns-rgb"
 SUFFIXES = {**{f".{kind}": kind for kind in FORMATS}, ".jpeg": "jpg"}

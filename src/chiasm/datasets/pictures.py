@@ -17,20 +17,23 @@ from chiasm.errors import ConfigError, ImageError
 
 
 def held_out(name: str, share: float = 0.1) -> bool:
-    """Whether a file of this name chooses checkpoints instead of training: one file in ten, by hash of the name alone."""
+    """Whether a file of this name chooses checkpoints and does not train: one in ten, by the name's hash."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") < share * 2**32
 
 
 @dataclass(frozen=True)
 class PictureSet:
-    """Upright sRGB pictures, each H x W x 3 uint8. `skipped` holds what could not be read, with its reason."""
+    """Upright sRGB pictures, each H x W x 3 uint8. skipped: what could not be read, with its reason."""
 
     pictures: tuple[np.ndarray, ...]
     skipped: tuple[str, ...] = ()
 
     @staticmethod
     def load(paths: Sequence[Path], *, limit_bytes: int = 8 << 30) -> PictureSet:
-        """Decode files and folders until `limit_bytes` of pixels are held. Raises ConfigError when none can be read."""
+        """Decode files and folders until `limit_bytes` of pixels are held.
+
+        Raises ConfigError when none can be read.
+        """
         pictures: list[np.ndarray] = []
         skipped: list[str] = []
         held = 0
@@ -45,8 +48,11 @@ class PictureSet:
                 if held > limit_bytes:
                     break
         if not pictures:
-            where = ", ".join(map(str, paths)) or "no folder"
-            raise ConfigError(f"found no readable picture in {where} ({len(skipped)} unreadable); name a folder of photographs")
+            where = ", ".join(map(str, paths)) or "an empty list"
+            raise ConfigError(
+                f"found no readable picture in {where} ({len(skipped)} unreadable); "
+                "name a folder of photographs"
+            )
         return PictureSet(tuple(pictures), tuple(skipped))
 
     def tensor(self, index: int) -> Tensor:
@@ -56,8 +62,8 @@ class PictureSet:
     def crop(self, edge: int, generator: torch.Generator) -> Tensor:
         """One random crop, float32 3 edge edge in [0, 1]: random place, size and mirror.
 
-        Half of them are taken from up to twice the edge and shrunk, which also thins out JPEG artefacts. A function of
-        the generator alone.
+        Half of them are taken from up to twice the edge and shrunk, which also thins out JPEG artefacts. A
+        function of the generator alone.
         """
         pick, grow, top, left, mirror = torch.rand(5, generator=generator).tolist()
         picture = self.pictures[int(pick * len(self.pictures))]
@@ -69,11 +75,16 @@ class PictureSet:
             bottom, right = max(0, edge - region.shape[-2]), max(0, edge - region.shape[-1])
             region = F.pad(region[None], (0, right, 0, bottom), mode="replicate")[0]
         if max(region.shape[-2:]) > edge:
-            region = F.interpolate(region[None], (edge, edge), mode="bilinear", antialias=True, align_corners=False)[0]
+            region = F.interpolate(
+                region[None], (edge, edge), mode="bilinear", antialias=True, align_corners=False
+            )[0]
         return region.flip(-1) if mirror < 0.5 else region
 
 
 def crops(sets: Sequence[PictureSet], count: int, edge: int, generator: torch.Generator) -> Tensor:
-    """`count` random crops, count 3 edge edge, each from a set picked with equal odds: a large folder does not drown a small one."""
+    """Random crops, count 3 edge edge, each from a set picked with equal odds.
+
+    So a large folder does not drown a small one.
+    """
     picks = torch.randint(len(sets), (count,), generator=generator).tolist()
     return torch.stack([sets[pick].crop(edge, generator) for pick in picks])

@@ -1,4 +1,4 @@
-"""Every pad, crop and tile in chiasm. Whoever must change a size calls this module; nobody does it by hand."""
+"""Every pad, crop and tile in chiasm: whoever must change a size calls this module, nobody by hand."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def count(size: tuple[int, int], edge: int) -> int:
 
 
 def cut(maps: Mapping[str, Tensor], strides: Mapping[str, int], window: Window) -> dict[str, Tensor]:
-    """The part of every map that lies in `window` (in pixels of the picture, or of the part that the maps cover)."""
+    """The part of every map that lies in `window` (in pixels of the part that the maps cover)."""
     return {name: x[..., *window.at(strides[name])] for name, x in maps.items()}
 
 

@@ -10,15 +10,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-
-# Villasenor's 6/10 biorthogonal pair (Villasenor, Belzer and Liao 1995, filter 3): even lengths, so that a band's
-# samples lie at the centres of 2x2 cells and a mirrored picture has mirrored bands; close to orthonormal.
+# Villasenor's 6/10 biorthogonal pair (Villasenor, Belzer and Liao 1995, filter 3): even lengths, so that a
+# band's samples lie at the centres of 2x2 cells and a mirrored picture has mirrored bands; close to
+# orthonormal.
 _SIX = (-0.129078, 0.047699, 0.788486)
 _TEN = (0.018914, 0.006989, -0.067237, 0.133389, 0.615051)
 
 
 def split_filters() -> tuple[Tensor, Tensor]:
-    """Analysis and synthesis kernels of one two-dimensional wavelet step: each 4 x 10 x 10 (low, right, down, both).
+    """Analysis and synthesis kernels of one two-dimensional wavelet step.
+
+    Each is 4 x 10 x 10 (low, right, down, both).
 
     For convolutions of stride 2 and padding 4: `conv2d` with the first and `conv_transpose2d` with the second
     reconstruct exactly away from borders.
@@ -26,15 +28,16 @@ def split_filters() -> tuple[Tensor, Tensor]:
     six = torch.tensor([0.0, 0.0, *_SIX, *reversed(_SIX), 0.0, 0.0])
     ten = torch.tensor([*_TEN, *reversed(_TEN)])
     sign = torch.tensor([1.0, -1.0]).repeat(5)
-    return _products(six, ten * sign), _products(ten, six * sign)
+    low, high = ten.norm(), six.norm()  # with synthesis kernels of unit norm, an error of a band is one of the plane
+    return _products(six * low, ten * sign * high), _products(ten / low, six * sign / high)
 
 
 def _products(low: Tensor, high: Tensor) -> Tensor:
-    return torch.stack([torch.outer(low, low), torch.outer(low, high), torch.outer(high, low), torch.outer(high, high)])
+    return torch.stack([torch.outer(rows, columns) for rows in (low, high) for columns in (low, high)])
 
 
-# The Cohen-Daubechies-Feauveau 9/7 wavelet as lifting steps (Daubechies and Sweldens 1998), scaled to be nearly
-# orthonormal: a quantiser's error in a band is then its error in the plane.
+# The Cohen-Daubechies-Feauveau 9/7 wavelet as lifting steps (Daubechies and Sweldens 1998), scaled to be
+# nearly orthonormal: a quantiser's error in a band is then its error in the plane.
 _LIFT = (-1.586134342059924, -0.052980118572961, 0.882911075530934, 0.443506852043971)
 _SCALE = 1.149604398860241
 
@@ -66,7 +69,10 @@ def _merge(low: Tensor, high: Tensor) -> Tensor:
 
 
 def wavelet(x: Tensor, depth: int) -> list[Tensor]:
-    """B C H W (multiples of 2^depth) to bands, fine to coarse: `depth` of B C 3 h w (right, down, both), then B C 1 h w."""
+    """B C H W (multiples of 2^depth) to bands, fine to coarse.
+
+    `depth` of them are B C 3 h w (right, down, both), the last is B C 1 h w.
+    """
     bands: list[Tensor] = []
     for _ in range(depth):
         low, right = _split(x)
@@ -105,11 +111,16 @@ class Affine(NamedTuple):
 
     @staticmethod
     def of(*, degrees: float = 0.0, scale: float = 1.0, shear: float = 0.0, flip: bool = False) -> Affine:
-        """Rotation (counter-clockwise as seen), isotropic scale, horizontal shear in degrees and horizontal flip."""
+        """Rotation (counter-clockwise as seen), scale, horizontal shear in degrees and horizontal flip."""
         cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
         k = math.tan(math.radians(shear))
         sign = -1.0 if flip else 1.0
-        return Affine(scale * sign * cos, scale * (sign * k * cos + sin), -scale * sign * sin, scale * (cos - sign * k * sin))
+        return Affine(
+            scale * sign * cos,
+            scale * (sign * k * cos + sin),
+            -scale * sign * sin,
+            scale * (cos - sign * k * sin),
+        )
 
 
 def warp(x: Tensor, transform: Affine, stride: int = 1) -> Tensor:
@@ -122,7 +133,9 @@ def warp(x: Tensor, transform: Affine, stride: int = 1) -> Tensor:
     ia, ib, ic, id_ = transform.d / det, -transform.b / det, -transform.c / det, transform.a / det
     right, down = transform.right / stride, transform.down / stride
     tx, ty = -(ia * right + ib * down), -(ic * right + id_ * down)
-    theta = x.new_tensor([[ia, ib * height / width, tx * 2 / width], [ic * width / height, id_, ty * 2 / height]])
+    theta = x.new_tensor(
+        [[ia, ib * height / width, tx * 2 / width], [ic * width / height, id_, ty * 2 / height]]
+    )
     grid = F.affine_grid(theta.expand(x.shape[0], 2, 3), list(x.shape), align_corners=False)
     return F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 

@@ -1,7 +1,7 @@
 """The codec `transform`: features of one picture or tile to one stream per level, and back.
 
-A stream is: which components of which bands are not all zero (a bit each), then the groups of those components, bands
-coarse to fine. A level is coded after its parent, whose magnitudes tell what to expect.
+A stream is: which components of which bands are not all zero (a bit each), then the groups of those
+components, bands coarse to fine. A level is coded after its parent, whose magnitudes tell what to expect.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from torch import Tensor
 
 from chiasm.contracts import Features
 from chiasm.errors import PacketError, nearest
@@ -21,14 +22,15 @@ from chiasm.packets.transform import Symbols, band_shapes, coefficients, quantis
 
 Array = np.ndarray
 NAME = "transform"
+PRICE = 0.1  # squared quantiser steps that a bit is worth to the encoder
 
 
 @dataclass(frozen=True)
 class TransformCodec:
     """Closed-form transform, integer contexts, range coding; see `docs/format.md` for the bytes.
 
-    A level with a parent is coded as what it adds to it, so its parent must be in the same packet; the reverse does
-    not hold: `context` decodes without `detail`.
+    A level with a parent is coded as what it adds to it, so its parent must be in the same packet; the
+    reverse does not hold: `context` decodes without `detail`.
     """
 
     fitted: Tables
@@ -47,14 +49,15 @@ class TransformCodec:
         return entropy.models(self.fitted.counts)
 
     def compress(self, features: Features, quality: int) -> dict[str, bytes]:
-        """features: maps 1 C H/s W/s, one picture or tile. quality: 1 (smallest) to 8. One stream per level given.
+        """One stream for each level in `features`: maps 1 C H/s W/s of one picture or tile.
 
-        Raises PacketError for a quality out of range, an unknown level, or a level given without its parent.
+        quality: 1 (smallest) to 8. Raises PacketError for a quality out of range, an unknown level, or a level given without its parent.
         """
         levels = list(self._order(features.maps))
         maps = {level.name: features.maps[level.name] for level in levels}
-        symbols = quantise(coefficients(Features(maps), self.fitted), self.fitted, checked(quality))
-        return self.encode(symbols, quality)
+        bands = coefficients(Features(maps), self.fitted)
+        symbols = quantise(bands, self.fitted, checked(quality))
+        return self.encode(symbols, quality, bands)
 
     def decompress(self, streams: Mapping[str, bytes], size: tuple[int, int], quality: int) -> Features:
         """The features of streams made by `compress`, float32. size: height and width in pixels, multiples of the grid.
@@ -63,19 +66,46 @@ class TransformCodec:
         """
         return synthesise(self.decode(streams, size, quality), self.fitted, quality, size)
 
-    def encode(self, symbols: Symbols, quality: int) -> dict[str, bytes]:
-        """Integers to streams: no floating point."""
+    def encode(
+        self, symbols: Symbols, quality: int, real: Mapping[str, list[Tensor]] | None = None
+    ) -> dict[str, bytes]:
+        """Integers to streams: no floating point, unless `real` is given.
+
+        real: the bands that `symbols` was rounded from. Then lonely ones are dropped where they cost more than they
+        are worth (see `thin`), in `symbols` too.
+        """
         streams: dict[str, bytes] = {}
         for level in self._order(symbols):
             writer, bands = entropy.Writer(self.distributions), symbols[level.name]
             present = np.concatenate([band.any(axis=(1, 2, 3)) for band in bands])
             for step in walk(level, symbols, level.weights[quality - 1], present):
-                values = [bands[step.band][(step.components, slice(None), *where)] for where in step.rectangles]
                 kinds = [contexts.classes(prediction, self.fitted.classes) for prediction in step.predictions]
+                if real is not None and not (level.smooth and step.band == len(bands) - 1):
+                    size = real[level.name][step.band].numpy() / self.fitted.step(level.name, quality)
+                    self._thin(step, kinds, bands[step.band], size)
+                values = [bands[step.band][place] for place in step.places]
                 writer.write(_joined(values), _joined(kinds))
                 step.learn(values)
             streams[level.name] = np.packbits(present).tobytes() + writer.bytes()
         return streams
+
+    @cached_property
+    def thresholds(self) -> Array:
+        """Per class of prediction, the size (in steps) below which a magnitude of one is not worth its bits.
+
+        Keeping y as 1 rather than 0 saves y^2 - (y - 1)^2 of squared error and costs the difference of their bits, sign
+        included; the exchange rate PRICE is in squared steps a bit.
+        """
+        bits = -np.log2(self.fitted.counts[:, :2] / entropy.TOTAL)
+        worth: Array = 0.5 + 0.5 * PRICE * (bits[:, 1] - bits[:, 0] + 1.0)
+        return np.clip(worth, 0.5, 1.45).astype(np.float32)
+
+    def _thin(self, step: Step, kinds: list[Array], band: Array, size: Array) -> None:
+        """Set ones to zero, in place, whose size does not reach the threshold of their class."""
+        for place, kind in zip(step.places, kinds, strict=True):
+            values = band[place]
+            drop = (np.abs(values) == 1) & (np.abs(size[place]) < self.thresholds[kind])
+            band[place] = np.where(drop, 0, values)
 
     def decode(self, streams: Mapping[str, bytes], size: tuple[int, int], quality: int) -> Symbols:
         """Streams to integers: no floating point, so the same everywhere."""
@@ -87,8 +117,13 @@ class TransformCodec:
             flags = sum(len(band) for band in bands)
             data, length = streams[level.name], -(-flags // 8)
             if len(data) < length:
-                raise PacketError(f"the stream of {level.name!r} has {len(data)} bytes, fewer than its {length} flag bytes")
-            present = np.unpackbits(np.frombuffer(data, np.uint8, length))[:flags].astype(bool)
+                raise PacketError(
+                    f"the stream of {level.name!r} has {len(data)} bytes, fewer than its {length} flag bytes"
+                )
+            bits = np.unpackbits(np.frombuffer(data, np.uint8, length)).astype(bool)
+            present = bits[:flags]
+            if bits[flags:].any():
+                raise PacketError(f"the stream of {level.name!r} has flags of no component; fetch it again")
             reader = entropy.Reader(data[length:], self.distributions)
             for step in walk(level, symbols, level.weights[quality - 1], present):
                 kinds = [contexts.classes(prediction, self.fitted.classes) for prediction in step.predictions]
@@ -99,6 +134,7 @@ class TransformCodec:
                     bands[step.band][(step.components, slice(None), *where)] = values[-1]
                     at += kind.size
                 step.learn(values)
+            reader.finish()
         return symbols
 
     def _order(self, held: Mapping[str, object]) -> Iterator[LevelTables]:
@@ -109,7 +145,9 @@ class TransformCodec:
         for level in self.fitted.levels:
             if level.name in held:
                 if level.parent and level.parent not in held:
-                    raise PacketError(f"level {level.name!r} is coded on top of {level.parent!r}, which is missing; give both")
+                    raise PacketError(
+                        f"level {level.name!r} is coded on top of {level.parent!r}, which is missing; give both"
+                    )
                 yield level
 
 
@@ -127,6 +165,11 @@ class Step:
     @property
     def rectangles(self) -> tuple[contexts.Slices, ...]:
         return PASSES[self.index]
+
+    @property
+    def places(self) -> list[tuple[Array, slice, slice, slice]]:
+        """Indices of the band at which the symbols of this pass lie, one for each rectangle."""
+        return [(self.components, slice(None), *where) for where in self.rectangles]
 
     def learn(self, values: list[Array]) -> None:
         for where, part in zip(self.rectangles, values, strict=True):
@@ -151,12 +194,18 @@ def walk(level: LevelTables, symbols: Symbols, weights: Array, present: Array) -
             for index, rectangles in enumerate(PASSES):
                 chosen = weights[band, index, :orientations][:, components]
                 shapes = [
-                    (len(components), orientations, len(range(*r.indices(height))), len(range(*c.indices(width))))
+                    (
+                        len(components),
+                        orientations,
+                        len(range(*r.indices(height))),
+                        len(range(*c.indices(width))),
+                    )
                     for r, c in rectangles
                 ]
                 features = surroundings.features(index)
                 predictions = [
-                    contexts.predicted(each, chosen, shape) for each, shape in zip(features, shapes, strict=True)
+                    contexts.predicted(each, chosen, shape)
+                    for each, shape in zip(features, shapes, strict=True)
                 ]
                 yield Step(band, components, index, surroundings, features, predictions)
             surroundings.end()

@@ -24,7 +24,7 @@ Slices = tuple[slice, slice]
 FEATURES = 9
 UNIT = 1024
 LOOKUP = 4096
-_CAP = 255  # magnitudes count as at most this much, which keeps every sum inside 32 bits
+_CAP = 255  # magnitudes count as at most this much
 _SHIFT = 3
 _NOTHING = np.zeros((1, 1, 1, 1), np.int32)
 _EVEN, _ODD = slice(0, None, 2), slice(1, None, 2)
@@ -56,14 +56,15 @@ def diagonal(x: Array) -> Array:
     rows = np.zeros_like(x)
     rows[..., 1:, :] += x[..., :-1, :]
     rows[..., :-1, :] += x[..., 1:, :]
-    total = np.zeros_like(x)
+    total: Array = np.zeros_like(x)
     total[..., 1:] += rows[..., :-1]
     total[..., :-1] += rows[..., 1:]
     return total
 
 
 def neighbours(x: Array) -> Array:
-    return adjacent(x) + diagonal(x)
+    total: Array = adjacent(x) + diagonal(x)
+    return total
 
 
 def enlarged(x: Array, factor: int, size: tuple[int, int]) -> Array:
@@ -89,7 +90,9 @@ class Surroundings:
     stands in for it, next coarser first: pairs of a 1 1 h' w' total and the factor to this band's size.
     """
 
-    def __init__(self, shape: tuple[int, int, int], own: Array | None, totals: list[tuple[Array, int]]) -> None:
+    def __init__(
+        self, shape: tuple[int, int, int], own: Array | None, totals: list[tuple[Array, int]]
+    ) -> None:
         self.size = (shape[1], shape[2])
         self.coarser: tuple[Array, Array] = (_NOTHING, _NOTHING)
         self.wide = _NOTHING
@@ -120,7 +123,10 @@ class Surroundings:
     def features(self, index: int) -> list[list[Array]]:
         """For each rectangle of pass `index`, features 0 to 7: arrays that broadcast to g n h' w'."""
         own = [adjacent(self.current), diagonal(self.current)] if index else []
-        return [[x if x is _NOTHING else x[..., rows, columns] for x in (*self.shared, *own)] for rows, columns in PASSES[index]]
+        return [
+            [x if x is _NOTHING else x[..., rows, columns] for x in (*self.shared, *own)]
+            for rows, columns in PASSES[index]
+        ]
 
     def learn(self, rectangle: Slices, values: Array) -> None:
         """The symbols g n h' w' of one rectangle of the current pass are now known."""
@@ -132,14 +138,20 @@ class Surroundings:
 
 
 def predicted(features: list[Array], weights: Array, shape: tuple[int, ...]) -> Array:
-    """Predicted magnitudes in 1/1024, int32 of shape g n h w. weights: int32 n x g x 9."""
-    by = weights.transpose(1, 0, 2)[..., None, None]  # g n 9 1 1
-    result = np.empty(shape, np.int32)
+    """Predicted magnitudes in 1/1024, of shape g n h w. weights: int32 n x g x 9, none negative.
+
+    int32, or int64 where 32 bits could overflow: the sum is that of unbounded integers.
+    """
+    heaviest = [int(weight) for weight in weights.max(axis=(0, 1))]
+    largest = [int(feature.max(initial=0)) for feature in features]
+    bound = heaviest[-1] + sum(weight * size for weight, size in zip(heaviest, largest, strict=False))
+    kind = np.int32 if bound < 1 << 31 else np.int64
+    by = weights.transpose(1, 0, 2)[..., None, None].astype(kind, copy=False)  # g n 9 1 1
+    result = np.empty(shape, kind)
     result[:] = by[:, :, FEATURES - 1]
     for index, feature in enumerate(features):
-        weight = by[:, :, index]
-        if weight.any() and feature.any():
-            result += weight * feature
+        if heaviest[index] and largest[index]:
+            result += by[:, :, index] * feature
     return result
 
 

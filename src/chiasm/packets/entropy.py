@@ -13,9 +13,19 @@ from chiasm.errors import PacketError
 
 Array = np.ndarray
 DIRECT = 12
-BUCKETS = ((12, 2), (16, 3), (24, 4), (40, 5), (72, 6), (136, 7), (264, 8), (520, 16))  # first magnitude, raw bits
+BUCKETS = (
+    (12, 2),
+    (16, 3),
+    (24, 4),
+    (40, 5),
+    (72, 6),
+    (136, 7),
+    (264, 8),
+    (520, 16),
+)  # first magnitude, raw bits
 SYMBOLS = DIRECT + len(BUCKETS)
 TOTAL = 1 << 16
+LARGEST = BUCKETS[-1][0] + (1 << BUCKETS[-1][1]) - 1  # 66,055
 
 _FIRST = np.array([*range(DIRECT), *(first for first, _ in BUCKETS)], np.int32)
 _BITS = np.array([0] * DIRECT + [bits for _, bits in BUCKETS], np.int32)
@@ -24,11 +34,13 @@ _BITS = np.array([0] * DIRECT + [bits for _, bits in BUCKETS], np.int32)
 def models(counts: Array) -> list[object]:
     """One constriction model a row. counts / 2^16 is exact in float64, and what constriction makes of exact input is
     fixed by its version; golden packets watch over it."""
-    return [constriction.stream.model.Categorical(row.astype(np.float64) / TOTAL, perfect=False) for row in counts]
+    return [
+        constriction.stream.model.Categorical(row.astype(np.float64) / TOTAL, perfect=False) for row in counts
+    ]
 
 
 def symbol_of(size: Array) -> Array:
-    """int32 symbols of magnitudes 0 .. 66055."""
+    """int32 symbols of magnitudes 0 to LARGEST."""
     found: Array = np.searchsorted(_FIRST, size, side="right").astype(np.int32) - 1
     return found
 
@@ -46,7 +58,12 @@ class Writer:
         flat, order = values.ravel(), np.argsort(kind.ravel(), kind="stable")
         ordered = flat[order]
         size = np.abs(ordered)
-        large = bool((size >= DIRECT).any())
+        largest = int(size.max(initial=0))
+        if largest > LARGEST:
+            raise PacketError(
+                f"a coefficient of {largest} steps cannot be coded, {LARGEST} can; choose a lower quality"
+            )
+        large = largest >= DIRECT
         symbols = symbol_of(size) if large else size
         start = 0
         for index, count in enumerate(np.bincount(kind.ravel()).tolist()):
@@ -65,7 +82,8 @@ class Writer:
     def bytes(self) -> bytes:
         words = self.coder.get_compressed().astype("<u4")
         raw = np.packbits(np.concatenate(self.raw)) if self.raw else np.zeros(0, np.uint8)
-        return len(words).to_bytes(4, "little") + words.tobytes() + raw.tobytes()
+        data: bytes = len(words).to_bytes(4, "little") + words.tobytes() + raw.tobytes()
+        return data
 
 
 class Reader:
@@ -74,9 +92,13 @@ class Reader:
     def __init__(self, data: bytes, distributions: list[object]) -> None:
         count = int.from_bytes(data[:4], "little")
         if len(data) < 4 + 4 * count:
-            raise PacketError(f"a stream of {len(data)} bytes announces {4 + 4 * count}; it was cut short, fetch it again")
+            raise PacketError(
+                f"a stream of {len(data)} bytes announces {4 + 4 * count}; it was cut short, fetch it again"
+            )
         self.distributions = distributions
-        self.coder = constriction.stream.queue.RangeDecoder(np.frombuffer(data, "<u4", count, 4).astype(np.uint32))
+        self.coder = constriction.stream.queue.RangeDecoder(
+            np.frombuffer(data, "<u4", count, 4).astype(np.uint32)
+        )
         self.raw = np.unpackbits(np.frombuffer(data, np.uint8, offset=4 + 4 * count))
         self.at = 0
 
@@ -98,11 +120,21 @@ class Reader:
         values[order] = ordered
         return values.reshape(kind.shape)
 
+    def finish(self) -> None:
+        """Raise PacketError unless the stream ends with what was read from it."""
+        rest = self.raw[self.at :]
+        if len(rest) >= 8 or rest.any() or not self.coder.maybe_exhausted():
+            raise PacketError(
+                "a stream holds more than its symbols; it was extended or damaged, fetch it again"
+            )
+
     def _decode(self, index: int, count: int) -> Array:
         try:
             decoded: Array = self.coder.decode(self.distributions[index], count)
         except (AssertionError, ValueError) as error:  # what constriction raises for words no encoder writes
-            raise PacketError(f"a stream holds words that no encoder writes ({error}); fetch it again") from error
+            raise PacketError(
+                f"a stream holds words that no encoder writes ({error}); fetch it again"
+            ) from error
         return decoded
 
     def _extra(self, ordered: Array) -> None:
@@ -116,6 +148,8 @@ class Reader:
     def _take(self, count: int) -> Array:
         taken: Array = self.raw[self.at : self.at + count]
         if len(taken) < count:
-            raise PacketError(f"a stream ends {count - len(taken)} bits early; it was cut short, fetch it again")
+            raise PacketError(
+                f"a stream ends {count - len(taken)} bits early; it was cut short, fetch it again"
+            )
         self.at += count
         return taken

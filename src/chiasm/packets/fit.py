@@ -17,7 +17,7 @@ from torch import Tensor
 from chiasm.contracts import Features, FeatureSpec
 from chiasm.features.plane import double
 from chiasm.packets import contexts, entropy
-from chiasm.packets.codec import Step, walk
+from chiasm.packets.codec import Step, TransformCodec, walk
 from chiasm.packets.tables import LevelTables, Tables
 from chiasm.packets.transform import Symbols, coefficients, quantise
 
@@ -40,14 +40,24 @@ def fit(pictures: Sequence[Features], spec: FeatureSpec, plan: Plan) -> Tables:
     """Tables for `spec` from the features of some fifty pictures (maps 1 C H/s W/s)."""
     steps = np.array(plan.steps, np.float32)
     levels = [
-        fresh(pictures, spec, index, plan, float(steps[:, index].min()), len(steps)) for index in range(len(spec.levels))
+        fresh(pictures, spec, index, plan, float(steps[:, index].min()), len(steps))
+        for index in range(len(spec.levels))
     ]
     even = np.ones((CLASSES, entropy.SYMBOLS))
     tables = Tables(spec.space, tuple(levels), steps, normalised(even), lookup())
     bands = [coefficients(picture, tables) for picture in pictures]
-    counts = np.zeros((CLASSES, entropy.SYMBOLS), np.int64)
-    for quality in range(1, len(steps) + 1):
+    tables = fit_statistics(tables, bands, thin=False)
+    return fit_statistics(tables, bands, thin=True)
+
+
+def fit_statistics(tables: Tables, bands: Sequence[dict[str, list[Tensor]]], thin: bool) -> Tables:
+    """Offsets, weights and distributions of all qualities; thin: of symbols as an encoder with `tables` would keep them."""
+    counts, codec = np.zeros((CLASSES, entropy.SYMBOLS), np.int64), TransformCodec(tables)
+    for quality in range(1, len(tables.steps) + 1):
         symbols = [quantise(each, tables, quality) for each in bands]
+        if thin:
+            for each, real in zip(symbols, bands, strict=True):
+                codec.encode(each, quality, real)
         fit_offsets(tables, bands, symbols, quality)
         fit_weights(tables, symbols, quality)
         counts += histogram(tables, symbols, quality)
@@ -85,12 +95,13 @@ def residual(picture: Features, name: str, parent: str) -> Tensor:
 
 def principal(maps: Sequence[Tensor], step: float) -> tuple[Array, Array]:
     """Mean and KLT basis, keeping components whose deviation reaches a tenth of the finest step."""
-    total, outer, count = 0.0, 0.0, 0
+    channels = maps[0].shape[0]
+    total, outer, count = torch.zeros(channels).double(), torch.zeros(channels, channels).double(), 0
     for x in maps:
         flat = x.flatten(1).double()  # C N
         total, outer, count = total + flat.sum(1), outer + flat @ flat.T, count + flat.shape[1]
-    mean = torch.as_tensor(total) / count
-    values, vectors = torch.linalg.eigh(torch.as_tensor(outer) / count - mean[:, None] * mean)
+    mean = total / count
+    values, vectors = torch.linalg.eigh(outer / count - mean[:, None] * mean)
     order = values.argsort(descending=True)
     kept = order[values[order].clamp_min(0).sqrt() > 0.1 * step]
     basis = vectors[:, kept if kept.numel() else order[:1]]
@@ -100,12 +111,12 @@ def principal(maps: Sequence[Tensor], step: float) -> tuple[Array, Array]:
 
 def smoothness(maps: Sequence[Tensor], basis: Array) -> Array:
     """Correlation of adjacent places for each component, K."""
-    across, size = 0.0, 0.0
+    across, size = torch.zeros(basis.shape[1]), torch.zeros(basis.shape[1])
     for x in maps:
         y = torch.einsum("ck,chw->khw", torch.from_numpy(basis), x - x.mean(dim=(1, 2), keepdim=True))
         across = across + (y[:, :, 1:] * y[:, :, :-1]).sum((1, 2)) + (y[:, 1:] * y[:, :-1]).sum((1, 2))
         size = size + 2 * y.square().sum((1, 2))
-    result: Array = (torch.as_tensor(across) / torch.as_tensor(size).clamp_min(1e-9)).numpy()
+    result: Array = (across / size.clamp_min(1e-9)).numpy()
     return result
 
 
@@ -143,7 +154,9 @@ class _Moments:
 
     def add(self, level: LevelTables, step: Step, bands: list[Array], first: bool) -> None:
         """Weighted by 1 / (prediction + 0.1)^2: a Laplace scale is as uncertain as it is large."""
-        for features, values, prediction in zip(step.features, values_of(step, bands), step.predictions, strict=True):
+        for features, values, prediction in zip(
+            step.features, values_of(step, bands), step.predictions, strict=True
+        ):
             full = [np.broadcast_to(x, values.shape) for x in features]
             weight = np.ones(values.shape) if first else 1.0 / (prediction / contexts.UNIT + 0.1) ** 2
             for k, component in enumerate(step.components):
@@ -159,7 +172,7 @@ class _Moments:
 
 def fit_weights(tables: Tables, symbols: Sequence[Symbols], quality: int, rounds: int = 2) -> None:
     """Write the integer weights of one quality into `tables`, by reweighted non-negative least squares."""
-    from scipy.optimize import nnls
+    from scipy.optimize import nnls  # type: ignore[import-untyped]
 
     for round_ in range(rounds):
         moments = _Moments(tables)
@@ -173,10 +186,14 @@ def fit_weights(tables: Tables, symbols: Sequence[Symbols], quality: int, rounds
                 matrix = left[place] / np.outer(scale, scale) + 1e-4 * np.eye(len(scale))
                 factor = np.linalg.cholesky(matrix)
                 solved = nnls(factor.T, np.linalg.solve(factor, right[place] / scale))[0] / scale
-                level.weights[quality - 1][place] = np.round(np.minimum(solved, 32.0) * contexts.UNIT).astype(np.int32)
+                level.weights[quality - 1][place] = np.round(np.minimum(solved, 32.0) * contexts.UNIT).astype(
+                    np.int32
+                )
 
 
-def fit_offsets(tables: Tables, bands: Sequence[dict[str, list[Tensor]]], symbols: Sequence[Symbols], quality: int) -> None:
+def fit_offsets(
+    tables: Tables, bands: Sequence[dict[str, list[Tensor]]], symbols: Sequence[Symbols], quality: int
+) -> None:
     """Write how far below m a magnitude of 1, 2, or more lies on average: the centroid of its interval."""
     for index, level in enumerate(tables.levels):
         step = float(tables.steps[quality - 1, index])
@@ -215,8 +232,7 @@ def smoothed(counts: Array) -> Array:
 def normalised(counts: Array) -> Array:
     """Rows of positive integers that sum to 2^16, nearest to `counts`."""
     share = counts / counts.sum(axis=1, keepdims=True)
-    whole = np.maximum(1, np.round(share * entropy.TOTAL)).astype(np.int64)
+    whole: Array = np.maximum(1, np.round(share * entropy.TOTAL)).astype(np.int64)
     for row in whole:
         row[row.argmax()] += entropy.TOTAL - row.sum()
     return whole
-

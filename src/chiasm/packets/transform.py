@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from chiasm.contracts import Features
+from chiasm.errors import PacketError
 from chiasm.features.layout import crop, pad, padded
 from chiasm.features.plane import double, unwavelet, wavelet
 from chiasm.packets.tables import LevelTables, Tables
@@ -25,7 +26,7 @@ Array = np.ndarray
 Symbols = dict[str, list[Array]]
 
 # A coefficient this near to a half is rounded towards zero: the bits it saves are worth more than the error it makes.
-DEAD = 0.16
+DEAD = 0.12
 LARGEST = 65_000
 
 
@@ -38,7 +39,8 @@ def coefficients(features: Features, tables: Tables) -> dict[str, list[Tensor]]:
         x = features.maps[level.name].float()
         if level.parent:
             x = x - crop(double(features.maps[level.parent].float()), (x.shape[-2], x.shape[-1]))
-        bands[level.name] = split(x, level)
+        with torch.autocast("cpu", enabled=False):  # bfloat16 products are no transform
+            bands[level.name] = split(x, level)
     return bands
 
 
@@ -60,15 +62,20 @@ def quantise(bands: Mapping[str, list[Tensor]], tables: Tables, quality: int, de
     for index, level in enumerate(tables.levels):
         if level.name in bands:
             step = float(tables.steps[quality - 1, index])
-            rounded = [_round(band / step, dead) for band in bands[level.name]]
-            if level.smooth:
-                rounded[-1] = differentiated(rounded[-1])
+            *finer, last = [band / step for band in bands[level.name]]
+            rounded = [_round(band, dead) for band in finer]
+            if level.smooth:  # differences of means have twice their range
+                rounded.append(differentiated(_round(last, dead, LARGEST // 2)))
+            else:
+                rounded.append(_round(last, dead))
             symbols[level.name] = rounded
     return symbols
 
 
-def _round(y: Tensor, dead: float) -> Array:
-    size = (y.abs() + (0.5 - dead)).floor_().clamp_max_(LARGEST)
+def _round(y: Tensor, dead: float, largest: int = LARGEST) -> Array:
+    if not bool(y.sum().isfinite()):
+        raise PacketError("features hold values that are not finite; check the encoder's weights and input")
+    size = (y.abs() + (0.5 - dead)).floor_().clamp_max_(largest)
     rounded: Array = size.copysign_(y).to(torch.int32).numpy()
     return rounded
 
@@ -79,7 +86,8 @@ def synthesise(symbols: Symbols, tables: Tables, quality: int, size: tuple[int, 
     for index, level in enumerate(tables.levels):
         if level.name not in symbols:
             continue
-        x = _level(symbols[level.name], level, float(tables.steps[quality - 1, index]), quality)
+        with torch.autocast("cpu", enabled=False):
+            x = _level(symbols[level.name], level, float(tables.steps[quality - 1, index]), quality)
         shape = (size[0] // level.stride, size[1] // level.stride)
         x = x.reshape(1, -1, *shape)
         maps[level.name] = x + crop(double(maps[level.parent]), shape) if level.parent else x

@@ -1,1 +1,2 @@
-"""Heads: stored features in, predictions out. A head never sees a pixel, and never knows which encoder it serves."""
+"""Heads: stored features in, predictions out. A head sees no pixel, and does not know which encoder it
+serves."""

@@ -5,9 +5,9 @@
     finer ────┬──────────────────────┼───┘                                         ▲
               └──────────────────── bands ──────────────────────────────────────────┘
 
-finer = detail - doubled context. `merge low` and `merge` are transposed linear convolutions that start as the inverse
-of the encoder's two wavelet steps; the convolutional path corrects their input, which is where coding noise is taken
-out. Without `detail` the same network draws from `context` alone: nothing is finer.
+finer = detail - doubled context. `merge low` and `merge` are transposed linear convolutions that start as the
+inverse of the encoder's two wavelet steps; the convolutional path corrects their input, which is where coding
+noise is taken out. Without `detail` the same network draws from `context` alone: nothing is finer.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from chiasm.features.plane import double, split_filters
 
 # Features are about this much larger than the wavelet coefficients of pixels in [0, 1].
 SCALE = 10.0
+DAMP = 0.3  # coarse content is larger than the rest; the convolutions want about one
+SMALL = 0.03  # and what they correct is some eight grey levels
 
 # Orthonormal opponent colours: grey, red against blue, green against both. Rows are bands, columns R, G, B.
 OPPONENT = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [1.0, -2.0, 1.0]])
@@ -66,28 +68,32 @@ class ReconstructHead(nn.Module):
         """Begin as the inverse of two wavelet steps in opponent colours, with the correction at nothing."""
         _, synthesis = split_filters()
         with torch.no_grad():
-            self.merge_low.weight.copy_(torch.einsum("fij,oc->focij", synthesis, torch.eye(3)).reshape(12, 3, 10, 10))
-            self.merge.weight.copy_(torch.einsum("fij,oc->focij", synthesis, OPPONENT).reshape(12, 3, 10, 10))
+            for layer, colours in ((self.merge_low, torch.eye(3)), (self.merge, OPPONENT)):
+                kernels = torch.einsum("fij,oc->focij", synthesis, colours)
+                layer.weight.copy_(kernels.reshape(12, 3, 10, 10))
             places = [*range(3), *range(16, 25)]  # where the encoder puts coarse content and its edges
-            self.context_linear.weight.copy_(torch.eye(self.context_linear.in_channels)[places, :, None, None])
-            self.finer_linear.weight.copy_(torch.eye(self.finer_linear.in_channels)[:9, :, None, None])
+            deep, shallow = self.context_linear.in_channels, self.finer_linear.in_channels
+            self.context_linear.weight.copy_(torch.eye(deep)[places, :, None, None])
+            self.finer_linear.weight.copy_(torch.eye(shallow)[:9, :, None, None])
             nn.init.zeros_(self.correct.weight)
             nn.init.zeros_(self.correct.bias)  # type: ignore[arg-type]
 
     def forward(self, features: Features) -> Tensor:
         """Draw a batch. Reads maps `context` B 64 H/4 W/4 and, if there, `detail` B 64 H/2 W/2.
 
-        Returns B 3 H W, sRGB around [0, 1], not clipped (clip before showing). Raises ShapeError without `context`.
+        Returns B 3 H W, sRGB around [0, 1], not clipped (clip before showing).
+        Raises ShapeError without `context`.
         """
         context = features.maps.get("context")
         if context is None:
-            raise ShapeError(f"reconstruction reads level 'context', got {', '.join(features.maps) or 'no level'}")
+            found = ", ".join(features.maps) or "no level"
+            raise ShapeError(f"reconstruction reads level 'context', got {found}; decode that level too")
         doubled = double(context)
-        finer = (features.maps.get("detail", doubled) - doubled) / SCALE  # B 64 H/2 W/2
-        context = context / SCALE
-        risen = self.rise(self.trunk(context))  # B w/2 H/2 W/2
+        finer = features.maps.get("detail", doubled) - doubled  # B 64 H/2 W/2
+        risen = self.rise(self.trunk(DAMP * context))  # B w/2 H/2 W/2
         x = self.blocks(self.mix(torch.cat([risen, finer], dim=1)))  # B w H/2 W/2
-        low = self.merge_low(self.context_linear(context))  # B 3 H/2 W/2
-        bands = torch.cat([low, self.finer_linear(finer)], dim=1) + self.correct(x)  # B 12 H/2 W/2
+        low = self.merge_low(self.context_linear(context / SCALE))  # B 3 H/2 W/2
+        linear = torch.cat([low, self.finer_linear(finer / SCALE)], dim=1)  # B 12 H/2 W/2
+        bands = linear + SMALL * self.correct(x)  # B 12 H/2 W/2
         pixels: Tensor = self.merge(bands)  # B 3 H W
         return pixels + 0.5

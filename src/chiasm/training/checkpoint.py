@@ -20,7 +20,7 @@ NAME = "last.safetensors"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Everything a run needs to go on as if it had never stopped; all else follows from `step` and the config."""
+    """All that a run needs to go on as if it had never stopped; the rest follows from step and config."""
 
     step: int
     config: Mapping[str, object]
@@ -43,7 +43,8 @@ def restore_moments(module: nn.Module, optimizer: Optimizer, saved: Mapping[str,
     parameters = dict(module.named_parameters())
     for name, value in saved.items():
         parameter, key = name.rsplit("/", 1)
-        optimizer.state[parameters[parameter]][key] = value if key == "step" else value.to(parameters[parameter])
+        owner = parameters[parameter]
+        optimizer.state[owner][key] = value if key == "step" else value.to(owner)
 
 
 def write(folder: Path, checkpoint: Checkpoint) -> None:
@@ -63,7 +64,7 @@ def write(folder: Path, checkpoint: Checkpoint) -> None:
 
 def replace(path: Path, data: bytes) -> None:
     """Write `path` durably: a temporary name, fsync, rename, fsync of the folder."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.part")  # one name: what a kill leaves, the next write replaces
     with temporary.open("wb") as file:
         file.write(data)
         file.flush()
@@ -92,7 +93,7 @@ def read(folder: Path, config: Mapping[str, object]) -> Checkpoint | None:
     if differing:
         key = differing[0]
         raise ConfigError(
-            f"{path} was made with {key} = {made_with.get(key)!r}, not {config[key]!r}; use the same value to resume it, "
-            f"or another --out to start anew"
+            f"{path} was made with {key} = {made_with.get(key)!r}, not {config[key]!r}; "
+            "use the same value to resume it, or another --out to start anew"
         )
     return Checkpoint(int(metadata["step"]), made_with, parts["weights"], parts["average"], parts["moments"])

@@ -40,7 +40,9 @@ def release(objective: SpaceObjective, recipe: SpaceRecipe, folder: Path) -> Tab
     files = {"ns.safetensors": save(tensors), "tables.bin": tables.data}
     for name, data in files.items():
         replace(folder / name, data)
-    hashes = {name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for name, data in files.items()}
+    hashes = {
+        name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for name, data in files.items()
+    }
     replace(folder / "hashes.json", (json.dumps(hashes, indent=1) + "\n").encode())
     return tables
 

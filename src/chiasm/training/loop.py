@@ -1,9 +1,9 @@
 """The one training loop: a laptop, a GPU or many, by the same call; resumes bit for bit after a kill.
 
-    recipe.modules() ─► Fabric ─► for step: batch(step) ─► loss ─► clip ─► AdamW ─► average ─► log, validate, save
+    recipe.modules() ─► Fabric ─► each step: loss ─► clip ─► AdamW ─► average ─► log, validate, save
 
-Batches and every other random draw are functions of (seed, step, rank), so a checkpoint holds weights, average and
-optimizer moments, and nothing else.
+Batches and every other random draw are functions of (seed, step, rank), so a checkpoint holds weights,
+average and optimizer moments, and nothing else.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from chiasm.errors import ConfigError
 from chiasm.training import checkpoint
@@ -39,15 +40,20 @@ class Settings(Protocol):
     save_every: int
 
 
-class Recipe(Protocol):
+M_co = TypeVar("M_co", bound=nn.Module, covariant=True)
+
+
+class Recipe(Protocol[M_co]):
     """What a recipe gives the loop. `step` and `evaluate` are called with the module that `modules` made."""
 
     @property
     def config(self) -> Any: ...
 
-    def modules(self) -> nn.Module: ...
+    def modules(self) -> M_co: ...
 
-    def step(self, module: nn.Module, draws: torch.Generator, step: int, device: torch.device) -> dict[str, Tensor]: ...
+    def step(
+        self, module: nn.Module, draws: torch.Generator, step: int, device: torch.device
+    ) -> dict[str, Tensor]: ...
 
     def pace(self, name: str) -> float:
         """How fast a parameter moves, as a multiple of the learning rate."""
@@ -65,55 +71,93 @@ class Where:
     precision: Literal["32-true", "bf16-mixed"] = "bf16-mixed"
 
 
-def train(recipe: Recipe, folder: Path, where: Where, say: Callable[[Mapping[str, object]], None]) -> nn.Module:
-    """Train until `config.steps`, resuming whatever `folder` holds, and return the module with averaged weights.
+@dataclass
+class _Run:
+    """What changes from step to step. wrapped, stepper: module and optimizer as Fabric drives them."""
 
-    Writes `log.jsonl`, `last.safetensors` and the recipe's pictures into `folder`; `say` hears every log line. Raises
-    ConfigError when the folder holds a run of another config, or the loss stops being a number.
+    module: nn.Module
+    optimizer: Optimizer
+    wrapped: nn.Module
+    stepper: Any
+    average: dict[str, Tensor]
+    done: int
+
+
+def train(
+    recipe: Recipe[M_co], folder: Path, where: Where, say: Callable[[Mapping[str, object]], None]
+) -> M_co:
+    """Train until `config.steps`, resuming whatever `folder` holds; returns the module, weights averaged.
+
+    Writes `log.jsonl`, `last.safetensors` and the recipe's pictures into `folder`; `say` hears every log
+    line. Raises ConfigError when the folder holds a run of another config, or the loss stops being a number.
     """
     config: Settings = recipe.config
     fabric = Fabric(accelerator=where.accelerator, devices=where.devices, precision=where.precision)
     fabric.launch()
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
-    module = recipe.modules().to(memory_format=torch.channels_last)
-    resolved = asdict(recipe.config)
-    saved = checkpoint.read(folder, resolved)
-    if saved:
-        module.load_state_dict(saved.weights)
-    optimizer = torch.optim.AdamW(parameter_groups(module, recipe.pace), lr=config.rate, weight_decay=0.0)
-    average = {name: value.detach().clone() for name, value in (saved.average if saved else module.state_dict()).items()}
-    wrapped, optimizer_ = fabric.setup(module, optimizer)
-    if saved:
-        checkpoint.restore_moments(module, optimizer, saved.moments)
-        average = {name: value.to(fabric.device) for name, value in average.items()}
-    started, first = time.monotonic(), saved.step if saved else 0
-    log = _Log(folder, say, quiet=fabric.global_rank != 0)
-    for step in range(first, config.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = group["pace"] * learning_rate(step, peak=config.rate, warmup=config.warmup, steps=config.steps)
-        terms = recipe.step(wrapped, generator(config.seed, step, fabric.global_rank), step, fabric.device)
-        optimizer.zero_grad(set_to_none=True)
-        fabric.backward(terms["loss"])
-        norm = fabric.clip_gradients(wrapped, optimizer_, max_norm=CLIP, error_if_nonfinite=False)
-        if norm is not None and not torch.isfinite(norm):
-            raise ConfigError(f"the loss stopped being a number at step {step}; lower `rate` (now {config.rate:g})")
-        optimizer_.step()
-        _fold(average, module, min(config.decay, (1 + step) / (10 + step)))
-        log.add(step + 1, terms, time.monotonic() - started)
-        last = step + 1 == config.steps
-        if fabric.global_rank == 0 and (last or (step + 1) % config.validate_every == 0):
-            with averaged(module, average), fabric.autocast():
-                log.write({"step": step + 1, "validation": recipe.evaluate(module, folder, step + 1)})
-        if fabric.global_rank == 0 and (last or (step + 1) % config.save_every == 0):
-            state = checkpoint.moments(module, optimizer)
-            checkpoint.write(folder, checkpoint.Checkpoint(step + 1, resolved, module.state_dict(), average, state))
-    module.load_state_dict(average)
+    module = recipe.modules()
+    run = _begin(module, recipe, folder, fabric)
+    started, log = time.monotonic(), _Log(folder, say, run.done, quiet=fabric.global_rank != 0)
+    while run.done < config.steps:
+        terms = _advance(run, recipe, fabric)
+        log.add(run.done, terms, time.monotonic() - started)
+        last = run.done == config.steps
+        if fabric.global_rank == 0 and (last or run.done % config.validate_every == 0):
+            with averaged(module, run.average), fabric.autocast():
+                log.write({"step": run.done, "validation": recipe.evaluate(module, folder, run.done)})
+        if fabric.global_rank == 0 and (last or run.done % config.save_every == 0):
+            _save(run, recipe, folder)
+    module.load_state_dict(run.average)
     return module.eval()
 
 
+def _begin(module: nn.Module, recipe: Recipe[nn.Module], folder: Path, fabric: Fabric) -> _Run:
+    """A run at its first step, or where the checkpoint in `folder` left it."""
+    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    saved = checkpoint.read(folder, asdict(recipe.config))
+    if saved:
+        module.load_state_dict(saved.weights)
+    groups = parameter_groups(module, recipe.pace)
+    optimizer = torch.optim.AdamW(groups, lr=recipe.config.rate, weight_decay=0.0)
+    first = saved.average if saved else module.state_dict()
+    average = {name: value.detach().clone() for name, value in first.items()}
+    wrapped, stepper = fabric.setup(module, optimizer)
+    if saved:
+        checkpoint.restore_moments(module, optimizer, saved.moments)
+    average = {name: value.to(fabric.device) for name, value in average.items()}
+    return _Run(module, optimizer, wrapped, stepper, average, saved.step if saved else 0)
+
+
+def _advance(run: _Run, recipe: Recipe[nn.Module], fabric: Fabric) -> dict[str, Tensor]:
+    """One step: its terms. Everything random in it is a function of the seed, the step and the rank."""
+    config, step = recipe.config, run.done
+    for group in run.optimizer.param_groups:
+        rate = learning_rate(step, peak=config.rate, warmup=config.warmup, steps=config.steps)
+        group["lr"] = group["pace"] * rate
+    draws = generator(config.seed, step, fabric.global_rank)
+    terms = recipe.step(run.wrapped, draws, step, fabric.device)
+    run.optimizer.zero_grad(set_to_none=True)
+    fabric.backward(terms["loss"])
+    norm = fabric.clip_gradients(run.wrapped, run.stepper, max_norm=CLIP, error_if_nonfinite=False)
+    if norm is not None and not torch.isfinite(norm):
+        raise ConfigError(
+            f"the loss stopped being a number at step {step}; lower `rate` (now {config.rate:g})"
+        )
+    run.stepper.step()
+    _fold(run.average, run.module, min(config.decay, (1 + step) / (10 + step)))
+    run.done = step + 1
+    return terms
+
+
+def _save(run: _Run, recipe: Recipe[nn.Module], folder: Path) -> None:
+    moments = checkpoint.moments(run.module, run.optimizer)
+    weights, config = run.module.state_dict(), asdict(recipe.config)
+    checkpoint.write(folder, checkpoint.Checkpoint(run.done, config, weights, run.average, moments))
+
+
 def parameter_groups(module: nn.Module, pace: Callable[[str], float]) -> list[dict[str, Any]]:
-    """Parameters by how fast they move, relative to the learning rate; every parameter is in exactly one group."""
+    """Parameters by how fast they move, relative to the learning rate; each is in exactly one group."""
     by_pace: dict[float, list[nn.Parameter]] = {}
     for name, parameter in module.named_parameters():
         by_pace.setdefault(pace(name), []).append(parameter)
@@ -140,12 +184,20 @@ def averaged(module: nn.Module, average: Mapping[str, Tensor]) -> Iterator[None]
 
 
 class _Log:
-    """JSON lines: the mean of each term over 50 steps, and whatever validation says."""
+    """JSON lines: the mean of each term over 50 steps, and whatever validation says.
 
-    def __init__(self, folder: Path, say: Callable[[Mapping[str, object]], None], *, quiet: bool) -> None:
+    A run that is resumed at step `done` forgets the lines of later steps: they are written again.
+    """
+
+    def __init__(
+        self, folder: Path, say: Callable[[Mapping[str, object]], None], done: int, *, quiet: bool
+    ) -> None:
         self.path, self.say, self.quiet = folder / "log.jsonl", say, quiet
         self.sums: dict[str, float] = {}
         self.count = 0
+        if self.path.exists() and not quiet:
+            kept = [line for line in self.path.read_bytes().splitlines(keepends=True) if _before(line, done)]
+            checkpoint.replace(self.path, b"".join(kept))
 
     def add(self, step: int, terms: Mapping[str, Tensor], seconds: float) -> None:
         for name, value in terms.items():
@@ -162,3 +214,12 @@ class _Log:
         with self.path.open("a") as file:
             file.write(json.dumps(line) + "\n")
         self.say(line)
+
+
+def _before(line: bytes, done: int) -> bool:
+    """Whether a line of the log is whole and of a step up to `done`."""
+    try:
+        step: int = json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError):
+        return False
+    return line.endswith(b"\n") and step <= done

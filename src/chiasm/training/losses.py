@@ -1,4 +1,4 @@
-"""Losses of the shared space. Pixels are in [0, 1]; errors are reported on the 0..255 scale that PSNR is quoted on."""
+"""Losses of the shared space. Pixels are in [0, 1]; errors are on the 0..255 scale that PSNR is quoted on."""
 
 from __future__ import annotations
 
@@ -27,11 +27,13 @@ def dissimilarity(drawn: Tensor, pixels: Tensor) -> Tensor:
     return 1.0 - value
 
 
-def latent_equivariance(moved: Features, still: Features, spec: FeatureSpec, transform: Affine, margin: int) -> Tensor:
-    """Eq. 3, read in the space: || E(f(X)) - f_s(E(X)) ||^2 over the variance of the features, mean over levels.
+def latent_equivariance(
+    moved: Features, still: Features, spec: FeatureSpec, transform: Affine, margin: int
+) -> Tensor:
+    """Eq. 3, read in the space: || E(f(X)) - f_s(E(X)) ||^2 over the features' variance, mean over levels.
 
-    moved = E(f(X)), still = E(X). Positions nearer than `margin` pixels to a border do not count. No gradient is
-    stopped on either side.
+    moved = E(f(X)), still = E(X). Positions nearer than `margin` pixels to a border do not count.
+    No gradient is stopped on either side.
     """
     total = torch.zeros(())
     for level in spec.levels:
@@ -52,5 +54,5 @@ def decoded_equivariance(drawn: Tensor, pixels: Tensor, transform: Affine, margi
 
 def moved(features: Features, spec: FeatureSpec, transform: Affine) -> Features:
     """f_s: the transform applied to every map, its translation divided by the level's stride."""
-    return Features({level.name: warp(features.maps[level.name].float(), transform, level.stride) for level in spec.levels})
-
+    maps = features.maps
+    return Features({one.name: warp(maps[one.name].float(), transform, one.stride) for one in spec.levels})

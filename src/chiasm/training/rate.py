@@ -1,9 +1,10 @@
-"""The codec `transform`, as training sees it: features through the wavelet, rounded, with the bits they would cost.
+"""The codec `transform`, as training sees it: features through the wavelet, rounded, with the bits they would
+cost.
 
 Rounding with a straight-through gradient decides what the decoder sees. (Under additive noise a network hides
-information below the noise floor in many channels, and real rounding then destroys it.) The bits are those of a coder
-that knows the local scale: a Laplace distribution per coefficient whose scale is a learned, positive mix of the
-magnitudes around it, as the packet coder's integer contexts are.
+information below the noise floor in many channels, and real rounding then destroys it.) The bits are those of
+a coder that knows the local scale: a Laplace distribution per coefficient whose scale is a learned, positive
+mix of the magnitudes around it, as the packet coder's integer contexts are.
 """
 
 from __future__ import annotations
@@ -31,21 +32,23 @@ class LocalLaplace(nn.Module):
         self.mix = nn.Parameter(start[:, None].repeat(1, channels))
 
     def forward(self, y: Tensor, coarser: Tensor | None) -> Tensor:
-        """y: B C H W coefficients in steps of the quantiser; coarser: B 1 H W activity, or None. Bits per picture, B."""
+        """Bits per picture, B. y: B C H W in steps of the quantiser; coarser: B 1 H W activity, or None."""
         with torch.no_grad():
             size = y.round().abs()
             own = (9.0 * F.avg_pool2d(size, 3, 1, 1) - size) / 8.0
             every = F.avg_pool2d(size.sum(dim=1, keepdim=True), 3, 1, 1) / 4.0
             noisy = y + torch.rand_like(y) - 0.5
             above = torch.zeros_like(every) if coarser is None else coarser
-        bits: Tensor = _LaplaceBits.apply(y, noisy, own, torch.cat([every, above], dim=1), self.mix.exp())
+        shared, mix = torch.cat([every, above], dim=1), self.mix.exp()
+        bits: Tensor = _LaplaceBits.apply(y, noisy, own, shared, mix)  # type: ignore[no-untyped-call]
         return bits
 
 
 class _LaplaceBits(torch.autograd.Function):
-    """-log2 of the mass of a Laplace distribution in [y - 1/2, y + 1/2], summed per picture, with its exact gradient.
+    """-log2 of the mass of a Laplace distribution in [y - 1/2, y + 1/2], summed per picture.
 
-    Written out by hand, one picture at a time, because as a graph of small operations it took as long as the network.
+    Its exact gradient is written out by hand, one picture at a time, because as a graph of small operations
+    it took as long as the network.
     """
 
     @staticmethod
@@ -76,11 +79,12 @@ class _LaplaceBits(torch.autograd.Function):
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
         slope_y, slope_mix = ctx.saved_tensors
         weight = -slopes[0] / math.log(2.0)
-        return weight[:, None, None, None] * slope_y, None, None, None, (weight[:, None, None] * slope_mix).sum(0)
+        per_y = weight[:, None, None, None] * slope_y
+        return per_y, None, None, None, (weight[:, None, None] * slope_mix).sum(0)
 
 
 def laplace_log_mass(y: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Natural log of the mass of a zero-mean Laplace in [y - 1/2, y + 1/2], and its slopes by y and by scale."""
+    """Natural log of the mass of a zero-mean Laplace in [y - 1/2, y + 1/2]; its slopes by y and by scale."""
     size, per = y.abs(), 1.0 / scale
     lower, upper = torch.exp(-(size - 0.5).abs() * per), torch.exp(-(size + 0.5) * per)
     gap = torch.exp(-per)
@@ -103,8 +107,9 @@ def rounded(y: Tensor) -> Tensor:
 class RateModel(nn.Module):
     """Quantises `context` and what `detail` adds to it, and estimates the bits of both.
 
-    The first SMOOTH channels of `context` go through a wavelet, the others are coded as they are: a picture's coarse
-    content is smooth and wants it, its edges are not and do not. (The packet coder finds out by itself which is which.)
+    The first SMOOTH channels of `context` go through a wavelet, the others are coded as they are: a picture's
+    coarse content is smooth and wants it, its edges are not and do not. (The packet coder finds out by itself
+    which is which.)
     """
 
     def __init__(self, channels: int = 64) -> None:
@@ -114,8 +119,8 @@ class RateModel(nn.Module):
         self.detail = LocalLaplace(channels)
 
     def forward(self, features: Features, step: Tensor, priced: int) -> tuple[Features, Tensor]:
-        """features: maps `context` and `detail`, B 64 ..; step: B. Returns the decoded features and the bits of the
-        first `priced` pictures (bits cost time; a share of the batch tells as much)."""
+        """features: maps `context` and `detail`, B 64 ..; step: B. Returns the decoded features and the bits
+        of the first `priced` pictures (bits cost time; a share of the batch tells as much)."""
         size = step.view(-1, 1, 1, 1)
         context, detail = features.maps["context"].float() / size, features.maps["detail"].float() / size
         bands = wavelet(context[:, :SMOOTH], DEPTH)

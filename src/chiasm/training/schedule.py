@@ -16,6 +16,7 @@ def learning_rate(step: int, *, peak: float, warmup: int, steps: int) -> float:
 
 
 def generator(seed: int, step: int, rank: int = 0) -> torch.Generator:
-    """The random numbers of one step on one device: a function of its arguments, so that a resumed run draws the same."""
+    """The random numbers of one step on one device, a function of its arguments: a resumed run draws the
+    same."""
     mixed = (seed * 0x9E3779B97F4A7C15 + step * 0xBF58476D1CE4E5B9 + rank * 0x94D049BB133111EB) % 2**63
     return torch.Generator().manual_seed(mixed)

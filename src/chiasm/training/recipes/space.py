@@ -1,13 +1,13 @@
-"""Stage 1 of arXiv:2509.20481: build the space on RGB pictures (Eq. 2 and 3), here with a rate term of our own.
+"""Stage 1 of arXiv:2509.20481: build the space on RGB pictures (Eq. 2 and 3), with a rate term of our own.
 
-    loss = (D(coded) + lambda step^2 bits) / (lambda step)      rate and distortion, each crop at a random step
-         + fidelity   * L1(uncoded)                                               what the codec does not limit
-         + alone      * D(context alone) / lambda                                 `context` means something by itself
+    loss = (D(coded) + lambda step^2 bits) / (lambda step)  rate and distortion, each crop at a random step
+         + fidelity   * L1(uncoded)                         what the codec does not limit
+         + alone      * D(context alone) / lambda           `context` means something by itself
          + perceived  * (1 - SSIM)
          + equivariance * (latent Eq. 3  +  0.02 decoded Eq. 3 / lambda)
 
-D is the squared error on the 0..255 scale. With lambda times step^2 as the price of a bit, every step asks for the
-same features: at high rate dD/dR is proportional to step^2.
+D is the squared error on the 0..255 scale. With lambda times step^2 as the price of a bit, every step asks
+for the same features: at high rate dD/dR is proportional to step^2.
 """
 
 from __future__ import annotations
@@ -16,17 +16,21 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
 from chiasm.camera import find
+from chiasm.config import Amount, Count, Positive, Range, Share
 from chiasm.contracts import Features
 from chiasm.datasets.pictures import PictureSet, crops, held_out
 from chiasm.encoders.space import NS, SpaceEncoder
+from chiasm.errors import ConfigError
 from chiasm.features.layout import pad
-from chiasm.features.plane import Affine
+from chiasm.features.plane import Affine, warp
 from chiasm.tasks.reconstruct import ReconstructHead
 from chiasm.training import losses
 from chiasm.training.rate import RateModel
@@ -42,23 +46,28 @@ MARGIN = 24  # pixels from a border within which an encoder sees padding
 class SpaceConfig:
     """Every knob of the recipe `space`. Steps are optimiser steps; weights multiply the terms named above."""
 
-    steps: int = 12_000
-    batch: int = 12
-    crop: int = 128
-    rate: float = 1e-3
-    warmup: int = 200
-    decay: float = 0.999
+    steps: Count = 12_000
+    batch: Annotated[int, Range(low=2)] = 12
+    crop: Annotated[int, Range(low=64)] = 128
+    rate: Positive = 1e-3
+    warmup: Annotated[int, Range(low=0)] = 200
+    decay: Share = 0.999
     seed: int = 1
-    price: float = 26.5
-    finest: float = 0.35
-    coarsest: float = 3.5
-    fidelity: float = 0.1
-    alone: float = 0.01
-    perceived: float = 0.5
-    equivariance: float = 0.5
+    price: Positive = 26.5
+    finest: Positive = 0.35
+    coarsest: Positive = 3.5
+    fidelity: Amount = 0.1
+    alone: Amount = 0.01
+    perceived: Amount = 0.5
+    equivariance: Amount = 0.5
     compress: bool = True
-    validate_every: int = 500
-    save_every: int = 250
+    validate_every: Count = 500
+    save_every: Count = 250
+
+    def __post_init__(self) -> None:
+        if self.crop % 32:
+            near = self.crop // 32 * 32
+            raise ConfigError(f"crop: expected a multiple of 32, got {self.crop}; take {near}")
 
 
 def draw(config: SpaceConfig, generator: torch.Generator) -> tuple[Tensor, Affine]:
@@ -82,11 +91,12 @@ def draw(config: SpaceConfig, generator: torch.Generator) -> tuple[Tensor, Affin
 
 
 def take(features: Features, start: int, stop: int) -> Features:
+    """The pictures start to stop of a batch."""
     return Features({name: x[start:stop] for name, x in features.maps.items()})
 
 
 class SpaceObjective(nn.Module):
-    """Encoder, decoder and rate model with their loss: `forward` is the whole step, so that any strategy can wrap it."""
+    """Encoder, decoder and rate model; `forward` is the whole loss, so that any strategy can wrap it."""
 
     def __init__(self, config: SpaceConfig) -> None:
         super().__init__()
@@ -96,15 +106,19 @@ class SpaceObjective(nn.Module):
         self.rate = RateModel()
 
     def forward(self, pixels: Tensor, steps: Tensor, transform: Affine, progress: float) -> dict[str, Tensor]:
-        """pixels: B 3 H W in [0, 1]; steps: B; progress: 0 to 1 while the rate term warms up. Returns named terms and `loss`."""
+        """Named terms and `loss`.
+
+        pixels: B 3 H W in [0, 1]; steps: B; progress: 0 to 1 while the rate term warms up.
+        """
         config, batch, few = self.config, len(pixels), max(1, len(pixels) // 5)
-        twisted = losses.warp(pixels[:few], transform)
+        twisted = warp(pixels[:few], transform)
         features = self.encoder(torch.cat([pixels, twisted]))
         still = take(features, 0, batch)
         priced = max(1, batch // 3)
         coded, bits = self.rate(still, steps, priced) if config.compress else (still, steps[:priced] * 0.0)
         exact = take(still, few, 2 * few)
-        lone = {"context": still.maps["context"][-few:], "detail": torch.zeros_like(still.maps["detail"][-few:])}
+        last = take(still, batch - few, batch).maps
+        lone = {"context": last["context"], "detail": torch.zeros_like(last["detail"])}
         turned = losses.moved(take(still, 0, few), NS, transform)
         drawn = self.decoder(joined([coded, exact, Features(lone), turned])).float()
         rough, sharp, alone, bent = drawn.split([batch, few, few, few])
@@ -122,27 +136,29 @@ class SpaceObjective(nn.Module):
             moved, unmoved = take(features, batch, batch + few), take(still, 0, few)
             latent = losses.latent_equivariance(moved, unmoved, NS, transform, MARGIN)
             decoded = losses.decoded_equivariance(bent, pixels[:few], transform, MARGIN) / config.price
-            terms["latent"], terms["decoded"] = config.equivariance * latent, config.equivariance * DECODED * decoded
+            terms["latent"] = config.equivariance * latent
+            terms["decoded"] = config.equivariance * DECODED * decoded
         terms["loss"] = torch.stack(list(terms.values())).sum()
         return terms | {"bpp": bpp.mean().detach(), "mse": distortion.mean().detach()}
 
 
 def joined(parts: list[Features]) -> Features:
-    """One batch of several, in the precision of the second part: the convolutions would cast it again one by one."""
+    """One batch of several, in the precision of the second part: the convolutions would cast it again."""
     dtype = parts[1].maps["context"].dtype
     return Features({name: torch.cat([part.maps[name].to(dtype) for part in parts]) for name in NS.names})
 
 
 @torch.no_grad()
 def validate(objective: SpaceObjective, pictures: list[Tensor]) -> dict[str, float]:
-    """PSNR in dB uncoded, from context alone, and at step 1 with its estimated bits per pixel; mean over pictures."""
+    """PSNR in dB uncoded, from context alone, and at step 1 with its estimated bits per pixel; means."""
     sums = dict.fromkeys(("uncoded", "alone", "coded", "bpp"), 0.0)
     for picture in pictures:
         height, width = (n // 32 * 32 for n in picture.shape[-2:])
         x = picture[None, :, :height, :width]
         features = objective.encoder(x)
         coded, bits = objective.rate(features, torch.ones(1).to(x), 1)
-        for name, seen in (("uncoded", features), ("alone", Features({"context": features.maps["context"]})), ("coded", coded)):
+        alone = Features({"context": features.maps["context"]})
+        for name, seen in {"uncoded": features, "alone": alone, "coded": coded}.items():
             mse = losses.squared(objective.decoder(seen).float().clamp(0, 1), x).item()
             sums[name] += 10 * math.log10(255.0**2 / max(mse, 1e-6))
         sums["bpp"] += bits.item() / (height * width)
@@ -151,7 +167,7 @@ def validate(objective: SpaceObjective, pictures: list[Tensor]) -> dict[str, flo
 
 @dataclass(frozen=True)
 class SpaceRecipe:
-    """The recipe `space`: pictures from any folder, one file in ten (by hash of its name) held out to choose by."""
+    """The recipe `space`: pictures from any folder, one file in ten (by hash of its name) held out."""
 
     config: SpaceConfig
     training: tuple[PictureSet, ...]
@@ -161,26 +177,34 @@ class SpaceRecipe:
     def load(config: SpaceConfig, folders: Sequence[Path]) -> SpaceRecipe:
         """Read every picture below `folders`; a crop comes from each of them with equal odds.
 
-        Raises ConfigError when a folder holds no readable picture.
+        A folder none of whose names is held out is scored on its first picture. Raises ConfigError when a
+        folder holds no readable picture.
         """
-        sets, chosen = [], []
+        sets: list[PictureSet] = []
+        chosen: list[np.ndarray] = []
         for folder in folders:
             files = find([folder])
+            aside = [path for path in files if held_out(path.name)][: max(1, VALIDATED // len(folders))]
             kept = [path for path in files if not held_out(path.name)] or files
-            chosen += [path for path in files if held_out(path.name)][: VALIDATED // len(folders)] or files[:1]
-            sets.append(PictureSet.load(kept))
-        return SpaceRecipe(config, tuple(sets), PictureSet.load(chosen))
+            sets.append(PictureSet.load(kept or [folder]))
+            try:
+                chosen += PictureSet.load(aside).pictures if aside else sets[-1].pictures[:1]
+            except ConfigError:  # what the names picked cannot be read
+                chosen += sets[-1].pictures[:1]
+        return SpaceRecipe(config, tuple(sets), PictureSet(tuple(chosen)))
 
     def modules(self) -> SpaceObjective:
         return SpaceObjective(self.config)
 
     def pace(self, name: str) -> float:
-        """The wavelets that the linear paths start from are good: they move slowly, the scales of the rate model fast."""
+        """The wavelets that the linear paths start from are good: they move slowly, the rate model fast."""
         if name.startswith("rate."):
             return 10.0
         return 0.03 if any(part in name for part in LINEAR) else 1.0
 
-    def step(self, module: nn.Module, draws: torch.Generator, step: int, device: torch.device) -> dict[str, Tensor]:
+    def step(
+        self, module: nn.Module, draws: torch.Generator, step: int, device: torch.device
+    ) -> dict[str, Tensor]:
         """One step's loss terms: a function of its arguments."""
         pixels = crops(self.training, self.config.batch, self.config.crop, draws).to(device)
         steps, transform = draw(self.config, draws)

@@ -1,0 +1,300 @@
+"""A second decoder of packet format 1, written from docs/format.md alone: slow, plain, and sharing no code with chiasm.
+
+It proves that the page is complete, and that goldens do not hang on one library's range coder. It checks nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from typing import NamedTuple
+
+import numpy as np
+
+Bands = list[np.ndarray]  # of one level: K n h w, fine to coarse
+LIFT = (-1.586134342059924, -0.052980118572961, 0.882911075530934, 0.443506852043971)
+SCALE = 1.149604398860241
+BUCKETS = ((12, 2), (16, 3), (24, 4), (40, 5), (72, 6), (136, 7), (264, 8), (520, 16))
+PASSES = (((0, 0),), ((1, 1),), ((0, 1), (1, 0)))  # first row and column of each rectangle
+AROUND = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0)]
+
+
+class File(NamedTuple):
+    space: str
+    codec: str
+    tables: str
+    quality: int
+    size: tuple[int, int]
+    tile: int
+    embedded: bytes
+    streams: dict[str, list[bytes]]  # level -> tiles
+
+
+class Level(NamedTuple):
+    name: str
+    stride: int
+    parent: str
+    smooth: int
+    depth: int
+    mean: np.ndarray
+    basis: np.ndarray
+    weights: np.ndarray
+    offsets: np.ndarray
+
+
+class Tables(NamedTuple):
+    levels: list[Level]
+    steps: np.ndarray
+    counts: np.ndarray
+    classes: np.ndarray
+
+
+def read_file(data: bytes) -> File:
+    at = 7
+
+    def text() -> str:
+        nonlocal at
+        length = data[at]
+        at += 1 + length
+        return data[at - length : at].decode()
+
+    names = [text(), text(), text()]
+    quality, height, width, tile, embedded, count = struct.unpack_from("<BIIIIB", data, at)
+    at += 18
+    lengths = {}
+    for _ in range(count):
+        name = text()
+        (lengths[name],) = struct.unpack_from("<Q", data, at)
+        at += 8
+    at += 4
+    tables = b""
+    if embedded:
+        tables = data[at + 4 : at + 4 + embedded]
+        at += 4 + embedded
+    streams = {}
+    for name, length in lengths.items():
+        streams[name] = tiles_of(data[at : at + length])
+        at += length
+    return File(*names, quality, (height, width), tile, tables, streams)
+
+
+def tiles_of(stream: bytes) -> list[bytes]:
+    (count,) = struct.unpack_from("<I", stream, 4)
+    ends = np.cumsum([8 + 4 * count, *struct.unpack_from(f"<{count}I", stream, 8)]).tolist()
+    return [stream[a:b] for a, b in zip(ends, ends[1:], strict=False)]
+
+
+def read_tables(data: bytes) -> Tables:
+    length = int.from_bytes(data[:8], "little")
+    header, body = json.loads(data[8 : 8 + length]), data[8 + length :]
+    kinds = {"F32": "<f4", "I32": "<i4", "U8": "u1"}
+
+    def array(name: str) -> np.ndarray:
+        begin, end = header[name]["data_offsets"]
+        return np.frombuffer(body[begin:end], kinds[header[name]["dtype"]]).reshape(header[name]["shape"])
+
+    levels = [
+        Level(**about, **{key: array(f"{about['name']}/{key}") for key in ("mean", "basis", "weights", "offsets")})
+        for about in json.loads(header["__metadata__"]["levels"])
+    ]
+    return Tables(levels, array("steps"), array("counts"), array("classes"))
+
+
+class RangeDecoder:
+    def __init__(self, words: list[int]) -> None:
+        self.words = [*words, 0, 0]
+        self.low, self.range = 0, 2**64 - 1
+        self.point, self.next = self.words[0] << 32 | self.words[1], 2
+
+    def symbol(self, counts: list[int]) -> int:
+        scale = self.range >> 24
+        quantile = (self.point - self.low) % 2**64 // scale
+        cumulative = np.cumsum([0, *counts]).tolist()
+        left = [c * (2**24 - len(counts)) // 2**16 + k for k, c in enumerate(cumulative[:-1])] + [2**24]
+        symbol = max(k for k in range(len(counts)) if left[k] <= quantile)
+        self.low = (self.low + scale * left[symbol]) % 2**64
+        self.range = scale * (left[symbol + 1] - left[symbol])
+        if self.range < 2**32:
+            self.low, self.range = self.low << 32 & 2**64 - 1, self.range << 32
+            word = self.words[self.next] if self.next < len(self.words) else 0
+            self.point, self.next = (self.point << 32 & 2**64 - 1) | word, self.next + 1
+        return symbol
+
+
+class Stream:
+    """One level of one tile: flags, range coder words, raw bits."""
+
+    def __init__(self, data: bytes, flags: int) -> None:
+        at = -(-flags // 8)
+        self.flags = [data[i // 8] >> (7 - i % 8) & 1 for i in range(flags)]
+        (count,) = struct.unpack_from("<I", data, at)
+        self.coder = RangeDecoder(list(struct.unpack_from(f"<{count}I", data, at + 4)))
+        self.raw, self.at = data[at + 4 + 4 * count :], 0
+
+    def bits(self, count: int) -> int:
+        value = 0
+        for _ in range(count):
+            value = value << 1 | (self.raw[self.at // 8] >> (7 - self.at % 8) & 1)
+            self.at += 1
+        return value
+
+    def integers(self, kinds: list[int], counts: np.ndarray) -> list[int]:
+        """The integers of one pass over one group, in the order of `kinds`."""
+        order = sorted(range(len(kinds)), key=lambda i: kinds[i])
+        symbols = [self.coder.symbol(counts[kinds[i]].tolist()) for i in order]
+        negative = [bool(self.bits(1)) if symbol else False for symbol in symbols]
+        values = [0] * len(kinds)
+        for i, symbol, minus in zip(order, symbols, negative, strict=True):
+            size = symbol
+            if symbol >= 12:
+                first, width = BUCKETS[symbol - 12]
+                size = first + self.bits(width)
+            values[i] = -size if minus else size
+        return values
+
+
+def shapes(level: Level, size: tuple[int, int]) -> list[tuple[int, int, int, int]]:
+    height, width = size[0] // level.stride, size[1] // level.stride
+    components = level.basis.shape[1]
+    found = [(components - level.smooth, 1, height, width)]
+    if level.smooth:
+        unit = 2**level.depth
+        height, width = -(-height // unit) * unit, -(-width // unit) * unit
+        found += [(level.smooth, 3, height >> r, width >> r) for r in range(1, level.depth + 1)]
+        found += [(level.smooth, 1, height >> level.depth, width >> level.depth)]
+    return found
+
+
+def at(x: np.ndarray, row: int, column: int) -> int:
+    inside = 0 <= row < x.shape[0] and 0 <= column < x.shape[1]
+    return int(x[row, column]) if inside else 0
+
+
+def around(x: np.ndarray, row: int, column: int, places: list[tuple[int, int]] = AROUND) -> int:
+    return sum(at(x, row + down, column + right) for down, right in places)
+
+
+def capped(x: np.ndarray) -> np.ndarray:
+    return np.minimum(np.abs(x), 255)
+
+
+def decode(tables: Tables, streams: dict[str, bytes], size: tuple[int, int], quality: int) -> dict[str, Bands]:
+    """The symbols of one tile of padded `size`."""
+    found: dict[str, Bands] = {}
+    for level in tables.levels:
+        if level.name in streams:
+            bands = [np.zeros(shape, np.int64) for shape in shapes(level, size)]
+            found[level.name] = bands
+            stream = Stream(streams[level.name], sum(len(band) for band in bands))
+            for index in range(len(bands) - 1, -1, -1):
+                decode_band(tables, level, found, index, stream, quality)
+    return found
+
+
+def decode_band(
+    tables: Tables, level: Level, found: dict[str, Bands], index: int, stream: Stream, quality: int
+) -> None:
+    bands = found[level.name]
+    band = bands[index]
+    begin = sum(len(x) for x in bands[:index])
+    present = [k for k in range(len(band)) if stream.flags[begin + k]]
+    own = capped(bands[index + 1]) if level.smooth and 0 < index < len(bands) - 2 else None
+    totals = []  # next coarser first: map and how many times smaller it is
+    if own is None and index == 0 and level.smooth:
+        totals = [(capped(bands[1]).sum((0, 1)), 2), (capped(bands[2]).sum((0, 1)), 4)]
+    elif own is None and index == 0 and level.parent:
+        totals = [(capped(x).sum((0, 1)), 2 ** (r + 1)) for r, x in enumerate(found[level.parent][:2])]
+    before = np.zeros(band.shape[1:], np.int64)
+    start, width = 0, 1
+    while start < len(band):
+        stop = min(len(band), start + width)
+        group = [k for k in present if start <= k < stop]
+        for number, rectangles in enumerate(PASSES):
+            places, kinds = [], []
+            for first_row, first_column in rectangles:
+                for k in group:
+                    for o in range(band.shape[1]):
+                        for y in range(first_row, band.shape[2], 2):
+                            for x in range(first_column, band.shape[3], 2):
+                                features = [0, 0, 0]
+                                if own is not None:
+                                    here = (y // 2, x // 2)
+                                    total = own.sum((0, 1))
+                                    features = [at(own[k, o], *here), around(own[k, o], *here)]
+                                    features += [at(total, *here) + around(total, *here)]
+                                elif totals:
+                                    (near, a), (far, b) = totals[0], totals[-1]
+                                    features = [at(near, y // a, x // a), around(near, y // a, x // a)]
+                                    features += [at(far, y // b, x // b) + around(far, y // b, x // b)]
+                                features += [before[o, y, x], around(before[o], y, x)]
+                                features += [before[:, y, x].sum() - before[o, y, x]]
+                                known = capped(band[k, o])
+                                beside = [(-1, 0), (1, 0), (0, -1), (0, 1)]
+                                across = [(-1, -1), (-1, 1), (1, -1), (1, 1)]
+                                features += [around(known, y, x, beside), around(known, y, x, across), 1]
+                                weights = level.weights[quality - 1, index, number, o, k]
+                                size = sum(int(w) * int(f) for w, f in zip(weights, features, strict=True))
+                                kinds.append(int(tables.classes[min(size >> 3, 4095)]))
+                                places.append((k, o, y, x))
+            for place, value in zip(places, stream.integers(kinds, tables.counts), strict=True):
+                band[place] = value
+        for k in group:
+            before += capped(band[k])
+        start, width = stop, max(1, stop)
+
+
+def synthesise(
+    tables: Tables, found: dict[str, Bands], size: tuple[int, int], quality: int
+) -> dict[str, np.ndarray]:
+    """Maps C H/s W/s in float64."""
+    maps: dict[str, np.ndarray] = {}
+    for number, level in enumerate(tables.levels):
+        if level.name not in found:
+            continue
+        step, bands = float(tables.steps[quality - 1, number]), list(found[level.name])
+        height, width = bands[0].shape[-2:]
+        if level.smooth:
+            means = bands[-1].copy()
+            means[..., 0] = means[..., 0].cumsum(-1)
+            bands[-1] = means.cumsum(-1)
+        values = [restored(x, level.offsets[quality - 1, r].astype(float), step) for r, x in enumerate(bands)]
+        components = [values[0][:, 0]]
+        if level.smooth:
+            plane = values[-1][:, 0]
+            for right, down, both in (x.transpose(1, 0, 2, 3) for x in reversed(values[1:-1])):
+                low, high = merged(plane, down, -2), merged(right, both, -2)
+                plane = merged(low, high, -1)
+            components = [plane[:, :height, :width], *components]
+        y = np.concatenate(components)
+        x = level.mean.astype(float)[:, None, None] + np.einsum("ck,khw->chw", level.basis.astype(float), y)
+        maps[level.name] = x + doubled(maps[level.parent]) if level.parent else x
+    return maps
+
+
+def restored(band: np.ndarray, offsets: np.ndarray, step: float) -> np.ndarray:
+    size = np.abs(band)
+    below = offsets[: len(band), np.newaxis, np.newaxis, np.newaxis]  # K 1 1 1 3
+    slot = np.clip(size - 1, 0, 2)[..., None]
+    below = np.take_along_axis(np.broadcast_to(below, (*band.shape, 3)), slot, -1)[..., 0]
+    return np.sign(band) * np.maximum(size - below, 0) * step
+
+
+def merged(low: np.ndarray, high: np.ndarray, axis: int) -> np.ndarray:
+    low, high = np.moveaxis(low, axis, -1) / SCALE, np.moveaxis(high, axis, -1) * SCALE
+    after = np.minimum(np.arange(low.shape[-1]) + 1, low.shape[-1] - 1)
+    before = np.maximum(np.arange(low.shape[-1]) - 1, 0)
+    low = low - LIFT[3] * (high + high[..., before])
+    high = high - LIFT[2] * (low + low[..., after])
+    low = low - LIFT[1] * (high + high[..., before])
+    high = high - LIFT[0] * (low + low[..., after])
+    return np.moveaxis(np.stack([low, high], -1).reshape(*low.shape[:-1], -1), -1, axis)
+
+
+def doubled(x: np.ndarray) -> np.ndarray:
+    for axis in (-2, -1):
+        x = np.moveaxis(x, axis, -1)
+        before = x[..., np.maximum(np.arange(x.shape[-1]) - 1, 0)]
+        after = x[..., np.minimum(np.arange(x.shape[-1]) + 1, x.shape[-1] - 1)]
+        x = np.stack([0.25 * before + 0.75 * x, 0.75 * x + 0.25 * after], -1).reshape(*x.shape[:-1], -1)
+        x = np.moveaxis(x, -1, axis)
+    return x

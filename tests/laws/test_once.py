@@ -1,0 +1,74 @@
+"""The sentence of the package: a picture is encoded once; every read is of what was stored."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+
+from chiasm.pipeline import Pipeline
+from chiasm.store import open_store
+
+
+def counting(pipeline, store):
+    """The pipeline with a store of its own, and the batch sizes its encoder was called with."""
+    calls: list[int] = []
+
+    def encode(pixels):
+        calls.append(len(pixels))
+        return pipeline.coder.encode(pixels)
+
+    spec = pipeline.spec
+    held = open_store(store, "w", spec.space, spec.names)
+    return Pipeline(replace(pipeline.coder, encode=encode), pipeline.draw, pipeline.feature_id, held), calls
+
+
+def test_the_encoder_sees_each_picture_once_and_no_read_calls_it(pipelines, photos, tmp_path):
+    seen = 0
+    for name, loaded in pipelines.items():
+        pipeline, calls = counting(loaded, tmp_path / f"{name}.lance")
+        with pipeline:
+            pipeline.encode(photos, workers=0)
+            assert sum(calls) == len(photos)
+            pipeline.encode(photos, workers=0)
+            for key in pipeline.keys():
+                pipeline.features(key)
+                pipeline.reconstruct(key)
+                pipeline.reconstruct(key, levels=("context",))
+            assert sum(calls) == len(photos)
+        seen += 1
+    assert seen == len(pipelines) >= 2
+
+
+def test_reading_needs_no_source_file(pipelines, photos, tmp_path):
+    seen = 0
+    for name, loaded in pipelines.items():
+        pipeline, _ = counting(loaded, tmp_path / f"{name}.lance")
+        with pipeline:
+            pipeline.encode(photos, workers=0)
+            keys = pipeline.keys()
+            before = [pipeline.reconstruct(key) for key in keys]
+        away = photos[0].parent.rename(tmp_path / "away")
+        with Pipeline.load(name, store=tmp_path / f"{name}.lance", precision="float32") as reader:
+            assert reader.keys() == keys
+            for key, picture in zip(keys, before, strict=True):
+                assert np.array_equal(reader.reconstruct(key), picture)
+                assert set(reader.features(key).maps) == set(reader.spec.names)
+                seen += 1
+        away.rename(photos[0].parent)
+    assert seen == len(pipelines) * len(photos)
+
+
+def test_a_store_moved_elsewhere_reads_the_same(pipelines, photos, tmp_path):
+    seen = 0
+    for name, loaded in pipelines.items():
+        pipeline, _ = counting(loaded, tmp_path / "here" / f"{name}.lance")
+        with pipeline:
+            pipeline.encode(photos[:1], workers=0)
+            wanted = pipeline.reconstruct(pipeline.keys()[0])
+        shutil.copytree(tmp_path / "here", tmp_path / "there", dirs_exist_ok=True)
+        with Pipeline.load(name, store=tmp_path / "there" / f"{name}.lance") as reader:
+            assert np.array_equal(reader.reconstruct(reader.keys()[0]), wanted)
+        seen += 1
+    assert seen == len(pipelines) >= 2

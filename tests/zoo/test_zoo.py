@@ -1,0 +1,99 @@
+"""Names, cards and hashes."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+import chiasm
+from chiasm import zoo
+from chiasm.errors import ZooError
+from chiasm.pipeline import Pipeline
+
+CARD = ("data", "licence", "scores", "command", "sha256", "bytes", "parameters")
+TRAINED = [entry for entry in zoo.ENTRIES.values() if entry.file]
+
+
+@pytest.fixture
+def weights(tmp_path, monkeypatch) -> Path:
+    """A copy of the package's weights that a test may damage."""
+    shutil.copytree(Path(chiasm.__file__).parent / "weights", tmp_path / "weights")
+    monkeypatch.setattr(zoo, "files", lambda package: tmp_path)
+    return tmp_path / "weights"
+
+
+@pytest.mark.parametrize("load", [zoo.entry, zoo.encoder, zoo.reconstructor, Pipeline.load])
+def test_an_unknown_name_is_an_error_with_the_nearest(load):
+    with pytest.raises(ZooError, match="no entry called 'ns-rbg' in the zoo; did you mean 'ns-rgb'"):
+        load("ns-rbg")
+
+
+def test_an_unknown_space_has_no_codec_and_the_error_names_the_nearest():
+    with pytest.raises(ZooError, match="no codec tables for space 'ns-2'; did you mean 'ns-1'"):
+        zoo.codec("ns-2")
+
+
+def test_asking_tables_for_a_network_says_what_they_are():
+    with pytest.raises(ZooError, match="transform@ns-1 has no encoder: it is tables"):
+        zoo.encoder("transform@ns-1")
+
+
+def test_every_trained_entry_has_a_complete_card():
+    assert len(TRAINED) >= 2
+    for entry in TRAINED:
+        missing = [key for key in CARD if not entry.card.get(key)]
+        assert not missing, f"the card of {entry.name} in weights/cards.json lacks {', '.join(missing)}"
+        assert entry.card["bytes"] == len(entry.data)
+
+
+def test_every_card_belongs_to_an_entry_and_every_file_to_a_card():
+    folder = Path(chiasm.__file__).parent / "weights"
+    held = {path.name for path in folder.iterdir() if path.name != "cards.json"}
+    assert held == {entry.file for entry in TRAINED}
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 40_000_000
+
+
+def test_an_untrained_entry_says_so():
+    untrained = [entry for entry in zoo.ENTRIES.values() if not entry.file]
+    assert [entry.name for entry in untrained] == ["test-space"]
+    assert untrained[0].card["trained"] is False
+    assert untrained[0].feature_id == f"test-space@untrained/{zoo.PREPROCESSING}"
+
+
+def test_weights_whose_hash_is_not_their_cards_are_refused(weights):
+    refused = 0
+    for entry in TRAINED:
+        path = weights / entry.file
+        data = bytearray(path.read_bytes())
+        data[-1] ^= 1
+        path.write_bytes(data)
+        with pytest.raises(ZooError, match="its card says"):
+            _ = entry.data
+        refused += 1
+    assert refused == len(TRAINED)
+    with pytest.raises(ZooError, match="reinstall"):
+        zoo.encoder("ns-rgb")
+
+
+def test_weights_for_another_network_are_refused(monkeypatch):
+    narrow = zoo.Entry("ns-rgb", "ns-1", "encoder", "ns-rgb.safetensors", width=32)
+    monkeypatch.setitem(zoo.ENTRIES, "ns-rgb", narrow)
+    with pytest.raises(ZooError, match="does not fit this chiasm's network"):
+        zoo.encoder("ns-rgb")
+
+
+def test_an_untrained_entry_is_the_same_each_time_and_leaves_the_random_state_alone():
+    before = torch.random.get_rng_state()
+    first, second = zoo.encoder("test-space"), zoo.encoder("test-space")
+    assert torch.equal(before, torch.random.get_rng_state())
+    names = [name for name, _ in first.named_parameters()]
+    assert len(names) >= 15
+    assert all(torch.equal(first.state_dict()[name], second.state_dict()[name]) for name in names)
+
+
+def test_a_feature_id_names_the_weights_and_the_preprocessing():
+    entry = zoo.entry("ns-rgb")
+    assert entry.feature_id == f"ns-rgb@{str(entry.card['sha256'])[:12]}/{zoo.PREPROCESSING}"
