@@ -1,4 +1,4 @@
-"""The encoder of the space, its start and its reach."""
+"""The encoder of the space: its start, and how far it looks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bytes that were written once are read for ever: to exactly their symbols, and written to exactly their bytes."""
+"""Bytes that were written once are read for ever: to exactly their symbols, and back to exactly the bytes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ def codec(folder: Path) -> TransformCodec:
 def tiles_of(packet: Packet) -> Iterator[Tile]:
     size = padded(packet.size, GRID)
     held = {
-        name: bitstream.Tiles(stream, name, count(size, packet.tile)) for name, stream in packet.streams.items()
+        name: bitstream.Tiles(stream, name, count(size, packet.tile))
+        for name, stream in packet.streams.items()
     }
     for index, window in enumerate(tiles(size, packet.tile)):
         yield Tile(index, window.size, {name: stream[index] for name, stream in held.items()})
@@ -57,7 +58,9 @@ def same(symbols: Symbols, expected: dict[str, np.ndarray], prefix: str) -> int:
     return sum(map(len, symbols.values()))
 
 
-def decode_all(folder: Path, generator: ModuleType, codec: TransformCodec, expected: dict[str, np.ndarray]) -> int:
+def decode_all(
+    folder: Path, generator: ModuleType, codec: TransformCodec, expected: dict[str, np.ndarray]
+) -> int:
     bands = 0
     for golden in generator.GOLDENS:
         packet, _ = bitstream.read((folder / f"{golden.name}.chm").read_bytes())
@@ -110,7 +113,9 @@ def test_goldens_cover_what_the_format_can_hold(folder, generator, expected):
     assert {len(packet.streams) for packet, _ in packets.values()} == {1, 2}
     assert {bool(embedded) for _, embedded in packets.values()} == {True, False}
     assert {count(padded(p.size, GRID), p.tile) for p, _ in packets.values()} == {1, 12}
-    magnitudes = {int(x) for key, held in expected.items() if "features" not in key for x in np.abs(held).flat}
+    magnitudes = {
+        int(x) for key, held in expected.items() if "features" not in key for x in np.abs(held).flat
+    }
     assert magnitudes >= set(range(8)) | set(generator.EXTREMES)
     assert sum(path.stat().st_size for path in folder.iterdir() if path.is_file()) < 300_000
 
@@ -134,7 +139,9 @@ def test_the_generator_makes_the_goldens_that_are_in_the_tree(folder, generator,
     assert compared == 10 + len(expected)
 
 
-def test_an_independent_reader_written_from_the_page_agrees_with_every_golden(folder, generator, reader, expected):
+def test_an_independent_reader_written_from_the_page_agrees_with_every_golden(
+    folder, generator, reader, expected
+):
     tables, bands, maps = reader.read_tables((folder / "tables.bin").read_bytes()), 0, 0
     for golden in generator.GOLDENS:
         data = (folder / f"{golden.name}.chm").read_bytes()

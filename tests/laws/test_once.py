@@ -32,7 +32,8 @@ def test_the_encoder_sees_each_picture_once_and_no_read_calls_it(pipelines, phot
             pipeline.encode(photos, workers=0)
             assert sum(calls) == len(photos)
             pipeline.encode(photos, workers=0)
-            for key in pipeline.keys():
+            keys = pipeline.keys()
+            for key in keys:
                 pipeline.features(key)
                 pipeline.reconstruct(key)
                 pipeline.reconstruct(key, levels=("context",))

@@ -47,7 +47,7 @@ def codec(tables: Tables) -> TransformCodec:
 
 @pytest.fixture(scope="session")
 def make_symbols(tables: Tables) -> MakeSymbols:
-    """make_symbols(size, seed, scale, density): symbols of both levels, Laplacian, mostly zero or mostly not."""
+    """make_symbols(size, seed, scale, density): Laplacian symbols of both levels, some zero."""
 
     def make(size: tuple[int, int], seed: int = 0, scale: float = 2.0, density: float = 0.5) -> Symbols:
         random = np.random.default_rng(seed)

@@ -71,7 +71,9 @@ def test_a_prediction_never_reads_what_is_not_decoded_yet(tables):
 
 def test_predictions_at_the_largest_weights_and_magnitudes_are_those_of_unbounded_integers():
     weights = np.full((3, 4, contexts.FEATURES), 1 << 20, np.int32)
-    features = [np.full((4, 3, 2, 5), n * 255, np.int32) for n in (1, 8, 9 * 4096 * 3, 4096, 8 * 4096, 2 * 4096, 4, 4)]
+    features = [
+        np.full((4, 3, 2, 5), n * 255, np.int32) for n in (1, 8, 9 * 4096 * 3, 4096, 8 * 4096, 2 * 4096, 4, 4)
+    ]
     found = contexts.predicted(features, weights, (4, 3, 2, 5))
     wanted = sum(int(x.flat[0]) << 20 for x in features) + (1 << 20)
     assert wanted > 2**40
@@ -100,7 +102,9 @@ def test_symbols_survive_tables_whose_every_weight_is_the_largest(tables):
     codec, size = TransformCodec(replace(tables, levels=levels)), (36, 52)
     symbols = {x.name: [np.full(s, 66_055, np.int32) for s in band_shapes(x, size)] for x in levels}
     decoded = codec.decode(codec.encode(symbols, 5), size, 5)
-    compared = [np.array_equal(a, b) for name in symbols for a, b in zip(decoded[name], symbols[name], strict=True)]
+    compared = [
+        np.array_equal(a, b) for name in symbols for a, b in zip(decoded[name], symbols[name], strict=True)
+    ]
     assert compared == [True] * 6
 
 

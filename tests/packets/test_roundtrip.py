@@ -1,4 +1,4 @@
-"""Integers to bytes and back are the same integers, whatever they are; nothing on the way is floating point."""
+"""Integers to bytes and back are the same integers, whatever they are, and no floating point on the way."""
 
 from __future__ import annotations
 
@@ -73,7 +73,9 @@ def test_a_single_value_comes_back_wherever_it_is(codec, tables):
         for index, shape in enumerate(band_shapes(level, size)):
             for place in ((0, 0, 0, 0), tuple(n - 1 for n in shape), tuple(n // 2 for n in shape)):
                 for value in (1, -1, -66_055):
-                    symbols = {x.name: [np.zeros(s, np.int32) for s in band_shapes(x, size)] for x in tables.levels}
+                    symbols = {
+                        x.name: [np.zeros(s, np.int32) for s in band_shapes(x, size)] for x in tables.levels
+                    }
                     symbols[level.name][index][place] = value
                     there_and_back(codec, symbols, size, 5)
                     tried += 1

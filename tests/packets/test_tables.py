@@ -35,7 +35,7 @@ def test_equal_tables_are_equal_bytes_however_often_they_are_written(tables, dat
 
 
 def test_tables_keep_the_name_of_the_bytes_they_were_read_from(data):
-    """A later safetensors may lay the same arrays out in another way; a packet's tables must still be found."""
+    """A later safetensors may lay the same arrays out otherwise; a packet's tables must still be found."""
     other = with_header(data, lambda header: header["__metadata__"].update(space="golden-1"))
     assert other != data
     tables = Tables.read(other)
@@ -121,7 +121,5 @@ def of_detail(tables: Tables, **changes) -> Tables:
 def test_tables_whose_parts_do_not_fit_are_refused_with_the_rule(tables, rule):
     with np.errstate(all="ignore"):
         broken = BROKEN[rule](tables)
-    if rule == "its own name":
-        assert len(broken.levels) == 2
     with pytest.raises(PacketError, match=f"codec tables break the rule .*{rule}"):
         Tables.read(broken.data)

@@ -122,8 +122,9 @@ def test_a_touched_file_is_read_but_not_stored_again(writer, save):
 def test_one_bomb_stops_nothing(writer, save):
     good = [save(f"{number}.png", seed=number) for number in range(4)]
     header = b"IHDR" + struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
-    chunk = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
-    (good[0].parent / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk + bytes(2000))
+    bomb = bytearray(good[0].read_bytes())
+    bomb[12:33] = header + struct.pack(">I", zlib.crc32(header))
+    (good[0].parent / "bomb.png").write_bytes(bomb)
     summary = writer.encode([good[0].parent])
     assert (summary.stored, summary.failed) == (4, 1)
     assert [failure.reason for failure in writer.store.failures()] == ["too-large"]

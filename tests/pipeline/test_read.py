@@ -115,11 +115,12 @@ def test_asking_to_store_detail_brings_the_context_it_is_coded_on(writer, save):
 
 
 def test_an_unknown_level_or_picture_is_an_error_with_the_nearest(writer, save):
-    writer.encode([save("beach.png")], workers=0)
+    path = save("beach.png")
+    writer.encode([path], workers=0)
     with pytest.raises(ShapeError, match="did you mean 'detail'"):
         writer.features(writer.keys()[0], levels=("detial",))
     with pytest.raises(StoreError, match="did you mean .*/photos/beach.png"):
-        writer.features("beech.png")
+        writer.features(str(path).replace("beach", "beech"))
 
 
 def test_reading_and_refused_writing_leave_every_file_of_the_store_as_it_was(store, save):

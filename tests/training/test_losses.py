@@ -50,6 +50,7 @@ def test_moved_pictures_drawn_exactly_have_no_decoded_error():
 
 def test_maps_move_by_the_translation_over_their_stride():
     shift = Affine.of()._replace(right=8.0)
-    moved = losses.moved(Features({"context": torch.eye(8)[None, None], "detail": torch.eye(16)[None, None]}), NS, shift)
+    maps = {"context": torch.eye(8)[None, None], "detail": torch.eye(16)[None, None]}
+    moved = losses.moved(Features(maps), NS, shift)
     torch.testing.assert_close(moved.maps["context"][0, 0, :, 2:], torch.eye(8)[:, :-2])
     torch.testing.assert_close(moved.maps["detail"][0, 0, :, 4:], torch.eye(16)[:, :-4])

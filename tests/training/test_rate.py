@@ -69,8 +69,8 @@ def test_a_finer_step_decodes_closer_and_costs_more():
     errors, costs = [], []
     for step in (0.01, 1.0, 4.0):
         decoded, bits = model(given, torch.full((2,), step), 1)
-        errors.append(max(float((decoded.maps[name] - x).abs().max()) for name, x in given.maps.items()))
-        costs.append(float(bits[0]))
+        errors.append(max((decoded.maps[name] - x).abs().max().item() for name, x in given.maps.items()))
+        costs.append(bits[0].item())
         assert bits.shape == (1,)
     assert errors == sorted(errors)
     assert errors[0] < 0.05

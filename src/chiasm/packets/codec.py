@@ -51,7 +51,8 @@ class TransformCodec:
     def compress(self, features: Features, quality: int) -> dict[str, bytes]:
         """One stream for each level in `features`: maps 1 C H/s W/s of one picture or tile.
 
-        quality: 1 (smallest) to 8. Raises PacketError for a quality out of range, an unknown level, or a level given without its parent.
+        quality: 1 (smallest) to 8. Raises PacketError for a quality out of range, an unknown level, or a
+        level given without its parent.
         """
         levels = list(self._order(features.maps))
         maps = {level.name: features.maps[level.name] for level in levels}
@@ -60,9 +61,11 @@ class TransformCodec:
         return self.encode(symbols, quality, bands)
 
     def decompress(self, streams: Mapping[str, bytes], size: tuple[int, int], quality: int) -> Features:
-        """The features of streams made by `compress`, float32. size: height and width in pixels, multiples of the grid.
+        """The features of streams made by `compress`, float32. size: height and width in pixels, multiples of
+        the grid.
 
-        Raises PacketError for streams that end early, hold what no encoder writes, or lack their parent level.
+        Raises PacketError for streams that end early, hold what no encoder writes, or lack their parent
+        level.
         """
         return synthesise(self.decode(streams, size, quality), self.fitted, quality, size)
 
@@ -71,9 +74,10 @@ class TransformCodec:
     ) -> dict[str, bytes]:
         """Integers to streams: no floating point, unless `real` is given.
 
-        real: the bands that `symbols` was rounded from. Then lonely ones are dropped where they cost more than they
-        are worth (see `thin`), in `symbols` too.
+        real: the bands that `symbols` was rounded from. Then lonely ones are dropped where they cost more
+        than they are worth (see `thin`), in `symbols` too.
         """
+        checked(quality)
         streams: dict[str, bytes] = {}
         for level in self._order(symbols):
             writer, bands = entropy.Writer(self.distributions), symbols[level.name]
@@ -93,12 +97,13 @@ class TransformCodec:
     def thresholds(self) -> Array:
         """Per class of prediction, the size (in steps) below which a magnitude of one is not worth its bits.
 
-        Keeping y as 1 rather than 0 saves y^2 - (y - 1)^2 of squared error and costs the difference of their bits, sign
-        included; the exchange rate PRICE is in squared steps a bit.
+        Keeping y as 1 rather than 0 saves y^2 - (y - 1)^2 of squared error and costs the difference of their
+        bits, sign included; the exchange rate PRICE is in squared steps a bit.
         """
         bits = -np.log2(self.fitted.counts[:, :2] / entropy.TOTAL)
-        worth: Array = 0.5 + 0.5 * PRICE * (bits[:, 1] - bits[:, 0] + 1.0)
-        return np.clip(worth, 0.5, 1.45).astype(np.float32)
+        worth = 0.5 + 0.5 * PRICE * (bits[:, 1] - bits[:, 0] + 1.0)
+        clipped: Array = np.clip(worth, 0.5, 1.45).astype(np.float32)
+        return clipped
 
     def _thin(self, step: Step, kinds: list[Array], band: Array, size: Array) -> None:
         """Set ones to zero, in place, whose size does not reach the threshold of their class."""
@@ -177,7 +182,8 @@ class Step:
 
 
 def walk(level: LevelTables, symbols: Symbols, weights: Array, present: Array) -> Iterator[Step]:
-    """The one order in which symbols are coded. Reads from `symbols` only what earlier steps have filled in."""
+    """The one order in which symbols are coded. Reads from `symbols` only what earlier steps have filled
+    in."""
     bands = symbols[level.name]
     starts = np.cumsum([0, *(len(band) for band in bands)])
     for band in range(len(bands) - 1, -1, -1):

@@ -1,16 +1,17 @@
 """How large is a symbol likely to be, given what is already decoded? Integer arithmetic only.
 
-Bands are coded coarse to fine, inside a band the components in small groups, and inside a group the places in three
-passes: even rows and columns, odd rows and columns, then the rest, whose four adjacent places are then all known. The
-magnitude of a symbol is predicted as an integer-weighted sum of magnitudes around it:
+Bands are coded coarse to fine, inside a band the components in small groups, and inside a group the places in
+three passes: even rows and columns, odd rows and columns, then the rest, whose four adjacent places are then
+all known. The magnitude of a symbol is predicted as an integer-weighted sum of magnitudes around it:
 
     0  its component one band coarser, here            3  components before it, here
     1  the eight neighbours there                      4  components before it, their eight neighbours
     2  all components one band coarser, 3 x 3          5  components before it, other orientations, here
     6  its own component, four adjacent places         7  its own component, four diagonal places     8  one
 
-A band without a coarser one of its own components looks at totals instead: 0 and 1 at the next coarser band of its
-level or parent level, 2 at the one after. The prediction, in 1/1024, picks an integer distribution by a look-up.
+A band without a coarser one of its own components looks at totals instead: 0 and 1 at the next coarser band
+of its level or parent level, 2 at the one after. The prediction, in 1/1024, picks an integer distribution by
+a look-up.
 """
 
 from __future__ import annotations
@@ -74,7 +75,8 @@ def enlarged(x: Array, factor: int, size: tuple[int, int]) -> Array:
 
 
 def magnitude(band: Array) -> Array:
-    return np.minimum(np.abs(band), _CAP).astype(np.int32)
+    size: Array = np.minimum(np.abs(band), _CAP).astype(np.int32)
+    return size
 
 
 def total(band: Array) -> Array:
@@ -86,8 +88,8 @@ def total(band: Array) -> Array:
 class Surroundings:
     """The known magnitudes around one band: built once per band, asked before each pass, told after it.
 
-    shape: n h w of the band. own: the next coarser band of the same components, K n h/2 w/2, or None. totals: what
-    stands in for it, next coarser first: pairs of a 1 1 h' w' total and the factor to this band's size.
+    shape: n h w of the band. own: the next coarser band of the same components, K n h/2 w/2, or None. totals:
+    what stands in for it, next coarser first: pairs of a 1 1 h' w' total and the factor to this band's size.
     """
 
     def __init__(

@@ -1,7 +1,8 @@
 """Magnitudes to bytes and back under integer distributions, by constriction's range coder.
 
-A magnitude m becomes a symbol (m itself below 12, then buckets of doubling width) and raw bits (its place in the
-bucket, and the sign). Symbols of one group are sorted by class, so that each class is one call with one distribution.
+A magnitude m becomes a symbol (m itself below 12, then buckets of doubling width) and raw bits (its place in
+the bucket, and the sign). Symbols of one group are sorted by class, so that each class is one call with one
+distribution.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ _BITS = np.array([0] * DIRECT + [bits for _, bits in BUCKETS], np.int32)
 
 
 def models(counts: Array) -> list[object]:
-    """One constriction model a row. counts / 2^16 is exact in float64, and what constriction makes of exact input is
-    fixed by its version; golden packets watch over it."""
+    """One constriction model a row. counts / 2^16 is exact in float64, and what constriction makes of exact
+    input is fixed by its version; golden packets watch over it."""
     return [
         constriction.stream.model.Categorical(row.astype(np.float64) / TOTAL, perfect=False) for row in counts
     ]

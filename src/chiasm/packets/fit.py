@@ -1,8 +1,8 @@
 """Fit the codec's tables to a space, in closed form, from the features of some pictures.
 
-1. mean and KLT of every level (of what it adds to its doubled parent);  2. per quality, quantise, and by least squares
-the integer weights that predict a magnitude from its surroundings;  3. one histogram of symbols per class of
-prediction, over all qualities;  4. where in its interval each symbol is best reconstructed.
+1. mean and KLT of every level (of what it adds to its doubled parent);  2. per quality, quantise, and by
+least squares the integer weights that predict a magnitude from its surroundings;  3. one histogram of symbols
+per class of prediction, over all qualities;  4. where in its interval each symbol is best reconstructed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ SMOOTH = 0.7  # correlation of neighbours above which a component goes through t
 
 @dataclass(frozen=True)
 class Plan:
-    """What is chosen, not fitted: the parent and wavelet depth of each level, and the steps of each quality."""
+    """What is chosen, not fitted: the parent and wavelet depth of each level, and the steps of each
+    quality."""
 
     parents: tuple[str, ...]
     depths: tuple[int, ...]
@@ -51,7 +52,8 @@ def fit(pictures: Sequence[Features], spec: FeatureSpec, plan: Plan) -> Tables:
 
 
 def fit_statistics(tables: Tables, bands: Sequence[dict[str, list[Tensor]]], thin: bool) -> Tables:
-    """Offsets, weights and distributions of all qualities; thin: of symbols as an encoder with `tables` would keep them."""
+    """Offsets, weights and distributions of all qualities; thin: of symbols as an encoder with `tables` would
+    keep them."""
     counts, codec = np.zeros((CLASSES, entropy.SYMBOLS), np.int64), TransformCodec(tables)
     for quality in range(1, len(tables.steps) + 1):
         symbols = [quantise(each, tables, quality) for each in bands]

@@ -1,4 +1,5 @@
-"""What the codec `transform` knows of a space: fitted once, named by hash, never decided by a float while decoding.
+"""What the codec `transform` knows of a space: fitted once, named by hash, never decided by a float while
+decoding.
 
 per level    mean C, basis C x K (orthonormal columns), parent or none, wavelet depth
 per quality  one quantiser step a level; integer weights that predict a magnitude from its surroundings;
@@ -32,10 +33,10 @@ _NAMES = ("mean", "basis", "weights", "offsets")
 class LevelTables:
     """One level. `parent`: the level whose doubled decoded map is subtracted first, or ''.
 
-    The first `smooth` components go through a wavelet of `depth` steps. mean: float32 C; basis: float32 C x K,
-    orthonormal columns; weights: int32 qualities x bands x 3 passes x 3 orientations x K x features; offsets: float32
-    qualities x bands x K x 3, how far below m a magnitude m of 1, 2, or more is reconstructed. Bands count from fine
-    to coarse; components count from the first of the band.
+    The first `smooth` components go through a wavelet of `depth` steps. mean: float32 C; basis: float32 C x
+    K, orthonormal columns; weights: int32 qualities x bands x 3 passes x 3 orientations x K x features;
+    offsets: float32 qualities x bands x K x 3, how far below m a magnitude m of 1, 2, or more is
+    reconstructed. Bands count from fine to coarse; components count from the first of the band.
     """
 
     name: str
@@ -59,8 +60,9 @@ class LevelTables:
 
 @dataclass(frozen=True)
 class Tables:
-    """All that a decoder needs besides a packet. steps: float32 qualities x levels; counts: int64 classes x symbols,
-    each row summing to 2^16; classes: uint8 look-up from a predicted magnitude (in 1/128) to a row of counts."""
+    """All that a decoder needs besides a packet. steps: float32 qualities x levels; counts: int64 classes x
+    symbols, each row summing to 2^16; classes: uint8 look-up from a predicted magnitude (in 1/128) to a row
+    of counts."""
 
     space: str
     levels: tuple[LevelTables, ...]

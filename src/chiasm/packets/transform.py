@@ -3,9 +3,9 @@
     level - doubled parent ─► - mean ─► basis^T ─┬─ smooth components ─► wavelet ─┬─► / step ─► round ─► integers
                                                  └─ the others ────────────────────┘
 
-The inverse is exact but for the rounding. The bands of a level are a list, fine to coarse: the components without a
-wavelet (K - S) x 1 x H x W, then, if S > 0, `depth` bands of S x 3 x h x w (right, down, both), then the means
-S x 1 x h x w, which are held as differences of neighbours.
+The inverse is exact but for the rounding. The bands of a level are a list, fine to coarse: the components
+without a wavelet (K - S) x 1 x H x W, then, if S > 0, `depth` bands of S x 3 x h x w (right, down, both),
+then the means S x 1 x h x w, which are held as differences of neighbours.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from chiasm.packets.tables import LevelTables, Tables
 Array = np.ndarray
 Symbols = dict[str, list[Array]]
 
-# A coefficient this near to a half is rounded towards zero: the bits it saves are worth more than the error it makes.
+# A coefficient this near to a half is rounded towards zero: the bits it saves are worth more than the error
+# it makes.
 DEAD = 0.12
 LARGEST = 65_000
 
@@ -81,7 +82,8 @@ def _round(y: Tensor, dead: float, largest: int = LARGEST) -> Array:
 
 
 def synthesise(symbols: Symbols, tables: Tables, quality: int, size: tuple[int, int]) -> Features:
-    """Integers back to feature maps, float32 1 C H/s W/s, for a picture (or tile) of padded `size` in pixels."""
+    """Integers back to feature maps, float32 1 C H/s W/s, for a picture (or tile) of padded `size` in
+    pixels."""
     maps: dict[str, Tensor] = {}
     for index, level in enumerate(tables.levels):
         if level.name not in symbols:

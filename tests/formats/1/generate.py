@@ -2,15 +2,15 @@
 
     python tests/formats/1/generate.py [FOLDER]
 
-Nothing here is random or measured: tables and symbols are integers from SHA-256 and a few exact fractions, so that
-every machine makes the same packets, and a difference shows a change of format or of the range coder's arithmetic.
+Nothing here is random or measured: tables and symbols are integers from SHA-256 and a few exact fractions, so
+that every machine makes the same packets, and a difference shows a change of format or of the range coder.
 
-    tables.bin     codec tables of a small space, `golden-1`: 8 channels, `context` of 4 components (2 smooth, three
-                   wavelet steps), `detail` of 3 on top of it
+    tables.bin     codec tables of a small space, `golden-1`: 8 channels, `context` of 4 components (2 smooth,
+                   three wavelet steps), `detail` of 3 on top of it
     *.chm          packets: height x width, quality, and what is special about them
     expected.npz   NAME/TILE/LEVEL/BAND: the int32 symbols, K n h w, which a decoder must give exactly;
-                   NAME/features/LEVEL: every n-th value of the synthesised map (float32), n = ceil(size / 400), which
-                   it must give within 1e-4 of the map's largest magnitude
+                   NAME/features/LEVEL: every n-th value of the synthesised map (f32), n = ceil(size / 400),
+                   which it must give within 1e-4 of the map's largest magnitude
 
 Before the first release these may be made again when the format is changed on purpose. After it: never; a new
 format gets a folder of its own, and this one must still be readable.
@@ -76,7 +76,9 @@ def weights(name: str, bands: int, components: int) -> np.ndarray:
     usual = (300, 30, 3, 60, 8, 40, 150, 60, 100)
     shape = (8, bands, 3, 3, components)
     source = numbers(f"weights {name}")
-    flat = [typical * (64 + next(source) % 128) // 128 for _ in range(int(np.prod(shape))) for typical in usual]
+    flat = [
+        typical * (64 + next(source) % 128) // 128 for _ in range(int(np.prod(shape))) for typical in usual
+    ]
     return np.array(flat, np.int32).reshape(*shape, 9)
 
 
@@ -126,7 +128,7 @@ def tables() -> Tables:
 
 
 def symbols(golden: Golden, fitted: Tables, tile: int, size: tuple[int, int]) -> Symbols:
-    """Integers of one tile: mostly zero, larger in coarse bands and first components, one component all zero."""
+    """Integers of one tile: mostly zero, larger in coarse bands and first components, one always zero."""
     source = numbers(f"symbols {golden.name} {tile}")
     found: Symbols = {}
     for name in golden.levels:

@@ -1,12 +1,15 @@
-"""A second decoder of packet format 1, written from docs/format.md alone: slow, plain, and sharing no code with chiasm.
+"""A second decoder of packet format 1, from docs/format.md alone: slow, plain, sharing no code with chiasm.
 
-It proves that the page is complete, and that goldens do not hang on one library's range coder. It checks nothing.
+It proves that the page is complete, and that goldens do not hang on one library's range coder. It expects
+packets that are whole: it checks nothing.
 """
 
 from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Iterator
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -94,7 +97,10 @@ def read_tables(data: bytes) -> Tables:
         return np.frombuffer(body[begin:end], kinds[header[name]["dtype"]]).reshape(header[name]["shape"])
 
     levels = [
-        Level(**about, **{key: array(f"{about['name']}/{key}") for key in ("mean", "basis", "weights", "offsets")})
+        Level(
+            **about,
+            **{key: array(f"{about['name']}/{key}") for key in ("mean", "basis", "weights", "offsets")},
+        )
         for about in json.loads(header["__metadata__"]["levels"])
     ]
     return Tables(levels, array("steps"), array("counts"), array("classes"))
@@ -178,7 +184,9 @@ def capped(x: np.ndarray) -> np.ndarray:
     return np.minimum(np.abs(x), 255)
 
 
-def decode(tables: Tables, streams: dict[str, bytes], size: tuple[int, int], quality: int) -> dict[str, Bands]:
+def decode(
+    tables: Tables, streams: dict[str, bytes], size: tuple[int, int], quality: int
+) -> dict[str, Bands]:
     """The symbols of one tile of padded `size`."""
     found: dict[str, Bands] = {}
     for level in tables.levels:
@@ -191,56 +199,72 @@ def decode(tables: Tables, streams: dict[str, bytes], size: tuple[int, int], qua
     return found
 
 
+class Around(NamedTuple):
+    """What one band is decoded from besides itself, each map with how many times smaller it is."""
+
+    own: np.ndarray | None  # the next coarser band of the same components, capped
+    totals: list[tuple[np.ndarray, int]]  # next coarser first, where there is no such band
+
+
+def around_band(level: Level, found: dict[str, Bands], index: int) -> Around:
+    bands = found[level.name]
+    if level.smooth and 0 < index < len(bands) - 2:
+        return Around(capped(bands[index + 1]), [])
+    if index:
+        return Around(None, [])
+    if level.smooth:
+        return Around(None, [(capped(bands[1]).sum((0, 1)), 2), (capped(bands[2]).sum((0, 1)), 4)])
+    above = found[level.parent][:2] if level.parent else []
+    return Around(None, [(capped(x).sum((0, 1)), 2 ** (r + 1)) for r, x in enumerate(above)])
+
+
+def features_at(known: Around, before: np.ndarray, plane: np.ndarray, place: tuple[int, ...]) -> list[int]:
+    """The nine features of component k, orientation o, row y, column x; plane: its own, decoded so far."""
+    k, o, y, x = place
+    coarser = [0, 0, 0]
+    if known.own is not None:
+        own, total, here = known.own[k, o], known.own.sum((0, 1)), (y // 2, x // 2)
+        coarser = [at(own, *here), around(own, *here), at(total, *here) + around(total, *here)]
+    elif known.totals:
+        (near, a), (far, b) = known.totals[0], known.totals[-1]
+        here, there = (y // a, x // a), (y // b, x // b)
+        coarser = [at(near, *here), around(near, *here), at(far, *there) + around(far, *there)]
+    earlier = [before[o, y, x], around(before[o], y, x), before[:, y, x].sum() - before[o, y, x]]
+    sides, corners = [(-1, 0), (1, 0), (0, -1), (0, 1)], [(-1, -1), (-1, 1), (1, -1), (1, 1)]
+    return [*coarser, *earlier, around(plane, y, x, sides), around(plane, y, x, corners), 1]
+
+
 def decode_band(
     tables: Tables, level: Level, found: dict[str, Bands], index: int, stream: Stream, quality: int
 ) -> None:
-    bands = found[level.name]
-    band = bands[index]
-    begin = sum(len(x) for x in bands[:index])
+    band = found[level.name][index]
+    begin = sum(len(x) for x in found[level.name][:index])
     present = [k for k in range(len(band)) if stream.flags[begin + k]]
-    own = capped(bands[index + 1]) if level.smooth and 0 < index < len(bands) - 2 else None
-    totals = []  # next coarser first: map and how many times smaller it is
-    if own is None and index == 0 and level.smooth:
-        totals = [(capped(bands[1]).sum((0, 1)), 2), (capped(bands[2]).sum((0, 1)), 4)]
-    elif own is None and index == 0 and level.parent:
-        totals = [(capped(x).sum((0, 1)), 2 ** (r + 1)) for r, x in enumerate(found[level.parent][:2])]
-    before = np.zeros(band.shape[1:], np.int64)
+    known, before = around_band(level, found, index), np.zeros(band.shape[1:], np.int64)
     start, width = 0, 1
     while start < len(band):
         stop = min(len(band), start + width)
         group = [k for k in present if start <= k < stop]
-        for number, rectangles in enumerate(PASSES):
-            places, kinds = [], []
-            for first_row, first_column in rectangles:
-                for k in group:
-                    for o in range(band.shape[1]):
-                        for y in range(first_row, band.shape[2], 2):
-                            for x in range(first_column, band.shape[3], 2):
-                                features = [0, 0, 0]
-                                if own is not None:
-                                    here = (y // 2, x // 2)
-                                    total = own.sum((0, 1))
-                                    features = [at(own[k, o], *here), around(own[k, o], *here)]
-                                    features += [at(total, *here) + around(total, *here)]
-                                elif totals:
-                                    (near, a), (far, b) = totals[0], totals[-1]
-                                    features = [at(near, y // a, x // a), around(near, y // a, x // a)]
-                                    features += [at(far, y // b, x // b) + around(far, y // b, x // b)]
-                                features += [before[o, y, x], around(before[o], y, x)]
-                                features += [before[:, y, x].sum() - before[o, y, x]]
-                                known = capped(band[k, o])
-                                beside = [(-1, 0), (1, 0), (0, -1), (0, 1)]
-                                across = [(-1, -1), (-1, 1), (1, -1), (1, 1)]
-                                features += [around(known, y, x, beside), around(known, y, x, across), 1]
-                                weights = level.weights[quality - 1, index, number, o, k]
-                                size = sum(int(w) * int(f) for w, f in zip(weights, features, strict=True))
-                                kinds.append(int(tables.classes[min(size >> 3, 4095)]))
-                                places.append((k, o, y, x))
+        for number in range(3):
+            places, kinds = list(places_of(group, band.shape, number)), []
+            planes = {k: capped(band[k]) for k in group}
+            for k, o, y, x in places:
+                features = features_at(known, before, planes[k][o], (k, o, y, x))
+                weights = level.weights[quality - 1, index, number, o, k]
+                size = sum(int(w) * int(f) for w, f in zip(weights, features, strict=True))
+                kinds.append(int(tables.classes[min(size // 8, 4095)]))
             for place, value in zip(places, stream.integers(kinds, tables.counts), strict=True):
                 band[place] = value
         for k in group:
             before += capped(band[k])
         start, width = stop, max(1, stop)
+
+
+def places_of(group: list[int], shape: tuple[int, ...], number: int) -> Iterator[tuple[int, int, int, int]]:
+    """k, o, y, x of pass `number`, in order."""
+    for first_row, first_column in PASSES[number]:
+        rows, columns = range(first_row, shape[2], 2), range(first_column, shape[3], 2)
+        yield from product(group, range(shape[1]), rows, columns)
 
 
 def synthesise(

@@ -49,7 +49,7 @@ class SpaceConfig:
     steps: Count = 12_000
     batch: Annotated[int, Range(low=2)] = 12
     crop: Annotated[int, Range(low=64)] = 128
-    rate: Positive = 1e-3
+    rate: Positive = 1.5e-3
     warmup: Annotated[int, Range(low=0)] = 200
     decay: Share = 0.999
     seed: int = 1
@@ -59,7 +59,7 @@ class SpaceConfig:
     fidelity: Amount = 0.1
     alone: Amount = 0.01
     perceived: Amount = 0.5
-    equivariance: Amount = 0.5
+    equivariance: Amount = 1.0
     compress: bool = True
     validate_every: Count = 500
     save_every: Count = 250

@@ -1,0 +1,164 @@
+"""A picture in tiles is the picture: encoding, decoding and drawing do not depend on where tiles begin."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from chiasm import coder as module
+from chiasm.coder import PictureCoder
+from chiasm.contracts import Features
+from chiasm.encoders.space import NS
+from chiasm.errors import PacketError
+from chiasm.features.layout import Window, assemble, count, pad, padded, tiles
+from chiasm.packets import bitstream
+
+LEVELS = ("context", "detail")
+SIZES = [(1, 1), (5, 7), (1, 150), (150, 1), (64, 64), (65, 63), (133, 90)]
+STRIDES = {level.name: level.stride for level in NS.levels}
+
+
+class Recorder:
+    """Stands where a codec stands, and keeps the features that it is given."""
+
+    name, tables = "recorder", "0" * 16
+
+    def __init__(self) -> None:
+        self.held: list[Mapping[str, torch.Tensor]] = []
+
+    def compress(self, features: Features, quality: int) -> dict[str, bytes]:
+        self.held.append(features.maps)
+        return dict.fromkeys(features.maps, b"")
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("tile", [16, 64])
+def test_features_of_tiles_are_those_of_the_whole_picture(encode, make_picture, monkeypatch, size, tile):
+    picture, recorder = make_picture(size), Recorder()
+    monkeypatch.setattr(module, "TILE", tile)
+    packet = PictureCoder(NS, encode, recorder).pack(picture, 5, LEVELS)
+    grown = padded(size, NS.grid)
+    assert (packet.size, packet.tile) == (size, tile)
+    assert len(recorder.held) == count(grown, tile)
+    joined = assemble(Window(0, 0, *grown), zip(tiles(grown, tile), recorder.held, strict=True), STRIDES)
+    whole = encode(pad(picture.frame().pixels, grown)[None]).maps
+    assert joined.keys() == whole.keys() == set(LEVELS)
+    for name, x in whole.items():
+        assert (joined[name] - x).abs().max() <= 1e-5 * max(1.0, x.abs().max().item())
+
+
+@pytest.mark.parametrize("size", [(37, 70), (133, 90)])
+def test_a_picture_packed_in_tiles_unpacks_close_to_one_packed_whole(coder, make_picture, monkeypatch, size):
+    picture = make_picture(size)
+    original = coder.encode(pad(picture.frame().pixels, padded(size, NS.grid))[None]).maps
+    errors: dict[int, dict[str, float]] = {}
+    for tile in (1024, 64, 32):
+        monkeypatch.setattr(module, "TILE", tile)
+        packet = coder.pack(picture, 6, LEVELS)
+        decoded = coder.unpack(packet).maps
+        assert packet.tile == tile
+        errors[tile] = {
+            name: (decoded[name] - x).square().mean().sqrt().item() for name, x in original.items()
+        }
+    for name in LEVELS:
+        for tile in (64, 32):
+            assert errors[tile][name] == pytest.approx(errors[1024][name], rel=0.1)
+        assert errors[1024][name] < 0.5
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 7), (1, 150), (133, 90)])
+@pytest.mark.parametrize("levels", [LEVELS, ("context",)])
+def test_a_picture_drawn_tile_by_tile_is_the_one_drawn_whole(
+    coder, head, make_picture, monkeypatch, size, levels
+):
+    monkeypatch.setattr(module, "TILE", 48)
+    packet = coder.pack(make_picture(size), 6, LEVELS)
+    features = coder.unpack(packet, levels)
+    assert set(features.maps) == set(levels)
+    with torch.inference_mode():
+        drawn = coder.draw(packet, head, levels)
+        whole = (
+            head(features)[0, :, : size[0], : size[1]].clamp(0, 1).mul(255).round().permute(1, 2, 0).numpy()
+        )
+    assert drawn.shape == (*size, 3)
+    assert drawn.dtype == np.uint8
+    assert np.abs(drawn.astype(int) - whole).max() <= 1
+
+
+def test_a_picture_comes_back_looking_like_itself(coder, head, make_picture):
+    picture = make_picture((90, 133))
+    with torch.inference_mode():
+        fine = coder.draw(coder.pack(picture, 8, LEVELS), head)
+        coarse = coder.draw(coder.pack(picture, 1, LEVELS), head)
+    error = [np.square(x.astype(float) - picture.pixels).mean() for x in (fine, coarse)]
+    assert error[0] < error[1]
+    assert error[0] < 60
+
+
+def test_a_packet_of_context_alone_is_the_context_of_a_packet_of_both(coder, make_picture):
+    picture = make_picture((37, 70))
+    both, alone = coder.pack(picture, 5, LEVELS), coder.pack(picture, 5, ("context",))
+    assert alone.streams == {"context": both.streams["context"]}
+    assert torch.equal(coder.unpack(alone).maps["context"], coder.unpack(both).maps["context"])
+    assert torch.equal(coder.unpack(both, ["context"]).maps["context"], coder.unpack(both).maps["context"])
+    assert bitstream.read(bitstream.write(both))[0] == both
+
+
+def test_detail_without_context_is_an_error_on_both_ways(coder, make_picture):
+    picture = make_picture((5, 7))
+    with pytest.raises(PacketError, match="coded on top of 'context'"):
+        coder.pack(picture, 5, ("detail",))
+    with pytest.raises(PacketError, match="coded on top of 'context'"):
+        coder.unpack(coder.pack(picture, 5, LEVELS), ["detail"])
+    with pytest.raises(PacketError, match="holds no level"):
+        coder.unpack(replace(coder.pack(picture, 5, LEVELS), streams={}))
+
+
+def test_one_picture_in_a_batch_is_the_one_alone(coder, encode, make_picture):
+    pictures = [make_picture((37, 70), seed) for seed in range(4)]
+    pixels = torch.stack([pad(picture.frame().pixels, (40, 72)) for picture in pictures])
+    together, compared = encode(pixels).maps, 0
+    for index in range(4):
+        for name, x in encode(pixels[index : index + 1]).maps.items():
+            gap = (together[name][index : index + 1] - x).abs().max()
+            assert gap <= 1e-5 * x.abs().max()
+            compared += 1
+    assert compared == 8
+    many = coder.pack_many(pictures, 6, LEVELS)
+    for picture, packet in zip(pictures, many, strict=True):
+        alone = coder.pack(picture, 6, LEVELS)
+        assert (packet.size, packet.tile, set(packet.streams)) == (alone.size, alone.tile, set(alone.streams))
+        for name, x in coder.unpack(alone).maps.items():
+            assert (
+                coder.unpack(packet).maps[name] - x
+            ).abs().mean() < 1e-3  # a coefficient at a half may differ
+
+
+def test_pictures_larger_than_a_tile_are_packed_one_by_one(coder, make_picture, monkeypatch):
+    monkeypatch.setattr(module, "TILE", 32)
+    pictures = [make_picture((37, 70), seed) for seed in range(2)]
+    many = coder.pack_many(pictures, 5, LEVELS)
+    assert many == [coder.pack(picture, 5, LEVELS) for picture in pictures]
+    assert {packet.tile for packet in many} == {32}
+
+
+def test_symbols_of_a_packet_do_not_depend_on_threads_or_default_dtype(coder, make_picture):
+    packet, found = coder.pack(make_picture((133, 90)), 5, LEVELS), []
+    size = padded(packet.size, NS.grid)
+    streams = {name: bitstream.Tiles(x, name, 1)[0] for name, x in packet.streams.items()}
+    before = torch.get_num_threads(), torch.get_default_dtype()
+    try:
+        for threads, dtype in ((1, torch.float32), (2, torch.float64)):
+            torch.set_num_threads(threads)
+            torch.set_default_dtype(dtype)
+            symbols = coder.codec.decode(streams, size, packet.quality)
+            found.append([band.tobytes() for bands in symbols.values() for band in bands])
+    finally:
+        torch.set_num_threads(before[0])
+        torch.set_default_dtype(before[1])
+    assert found[0] == found[1]
+    assert len(found[0]) == 7
