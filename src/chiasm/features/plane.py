@@ -28,7 +28,7 @@ def split_filters() -> tuple[Tensor, Tensor]:
     six = torch.tensor([0.0, 0.0, *_SIX, *reversed(_SIX), 0.0, 0.0])
     ten = torch.tensor([*_TEN, *reversed(_TEN)])
     sign = torch.tensor([1.0, -1.0]).repeat(5)
-    low, high = ten.norm(), six.norm()  # with synthesis kernels of unit norm, an error of a band is one of the plane
+    low, high = ten.norm(), six.norm()  # synthesis of unit norm: an error of a band is one of the plane
     return _products(six * low, ten * sign * high), _products(ten / low, six * sign / high)
 
 

@@ -82,11 +82,11 @@ class TransformCodec:
         for level in self._order(symbols):
             writer, bands = entropy.Writer(self.distributions), symbols[level.name]
             present = np.concatenate([band.any(axis=(1, 2, 3)) for band in bands])
+            sizes = None if real is None else self._sizes(level, real[level.name], quality)
             for step in walk(level, symbols, level.weights[quality - 1], present):
                 kinds = [contexts.classes(prediction, self.fitted.classes) for prediction in step.predictions]
-                if real is not None and not (level.smooth and step.band == len(bands) - 1):
-                    size = real[level.name][step.band].numpy() / self.fitted.step(level.name, quality)
-                    self._thin(step, kinds, bands[step.band], size)
+                if sizes is not None and step.band < len(sizes):
+                    self._thin(step, kinds, bands[step.band], sizes[step.band])
                 values = [bands[step.band][place] for place in step.places]
                 writer.write(_joined(values), _joined(kinds))
                 step.learn(values)
@@ -105,11 +105,16 @@ class TransformCodec:
         clipped: Array = np.clip(worth, 0.5, 1.45).astype(np.float32)
         return clipped
 
+    def _sizes(self, level: LevelTables, real: list[Tensor], quality: int) -> list[Array]:
+        """Magnitudes in steps of every band but the means, which are coded as differences and kept as they are."""
+        kept = real[:-1] if level.smooth else real
+        return [band.abs().div_(self.fitted.step(level.name, quality)).numpy() for band in kept]
+
     def _thin(self, step: Step, kinds: list[Array], band: Array, size: Array) -> None:
         """Set ones to zero, in place, whose size does not reach the threshold of their class."""
         for place, kind in zip(step.places, kinds, strict=True):
             values = band[place]
-            drop = (np.abs(values) == 1) & (np.abs(size[place]) < self.thresholds[kind])
+            drop = (np.abs(values) == 1) & (size[place] < self.thresholds[kind])
             band[place] = np.where(drop, 0, values)
 
     def decode(self, streams: Mapping[str, bytes], size: tuple[int, int], quality: int) -> Symbols:
