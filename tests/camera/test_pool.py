@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import warnings
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -269,8 +270,9 @@ def test_a_decoder_that_workers_cannot_import_is_an_error_and_no_endless_loop(
 
 
 SCRIPT = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background is born ignoring it
 print("imported", flush=True)
 sys.path.insert(0, {here!r})
 import strange_decoders
@@ -321,7 +323,9 @@ def test_a_fork_of_the_parent_does_not_end_the_workers(save, photo):
     with DecoderPool(1) as pool:
         assert reasons(list(pool.decode_all([path]))) == ["picture"]
         workers = children(os.getpid())
-        fork = os.fork()
+        with warnings.catch_warnings():  # lance, imported by other tests, warns of every fork
+            warnings.simplefilter("ignore")
+            fork = os.fork()
         if fork == 0:
             pool.close()
             os._exit(0)
