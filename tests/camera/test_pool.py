@@ -9,8 +9,8 @@ import subprocess
 import sys
 import textwrap
 import time
-import warnings
 import types
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
