@@ -11,13 +11,10 @@ symbols by what else is in its tile, so that two codings of the same features di
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -25,6 +22,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+import workbench
 from chiasm.camera import decode
 from chiasm.coder import TILE
 from chiasm.contracts import Features, Packet
@@ -32,7 +30,6 @@ from chiasm.encoders.space import RECEPTIVE_FIELD
 from chiasm.features.layout import Window, assemble, count, cut, padded, tiles
 from chiasm.packets import bitstream
 from chiasm.pipeline import Pipeline
-from speed import machine
 
 MODEL = "ns-rgb"
 HALF = 128  # half the edge of the crop that is compared
@@ -151,7 +148,8 @@ def compare(path: Path, store: Path) -> dict[str, object]:
         untiled = codec.decompress(codec.compress(features, packet.quality), outer.size, packet.quality)
         exact = cut(features.maps, strides, window.within(outer))
         quarter = Window(window.top, window.left, corner[0], corner[1])  # what of it lies in the first tile
-        seen = quarter.grown(RECEPTIVE_FIELD, (corner[0] + RECEPTIVE_FIELD, corner[1] + RECEPTIVE_FIELD))
+        sees = RECEPTIVE_FIELD["rgb"]
+        seen = quarter.grown(sees, (corner[0] + sees, corner[1] + sees))
         tile = pipeline.coder.encode(pixels[..., *seen.within(outer).at(1)]).maps
         whole = cut(features.maps, strides, quarter.within(outer))
         uncoded = {
@@ -189,33 +187,24 @@ def errors(found: torch.Tensor, exact: torch.Tensor, coded: torch.Tensor, stride
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = workbench.parser(__doc__, child=True)
     parser.add_argument("--megapixels", type=float, default=100.0)
     parser.add_argument("--quality", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--folder", type=Path, help="where to work (default: a temporary folder)")
-    parser.add_argument("--json", type=Path, help="write the numbers here")
-    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         child(*options.child, options.quality, options.threads)
         return
     torch.set_num_threads(options.threads)
-    folder = Path(tempfile.mkdtemp(prefix="big-", dir=options.folder))
-    try:
+    with workbench.workplace(options.folder) as folder:
         path, store = folder / "big.jpg", folder / "big.lance"
         size = make_picture(path, options.megapixels)
-        results: dict[str, object] = {"machine": machine(options.threads), "size": size}
+        results: dict[str, object] = {"machine": workbench.machine(options.threads), "size": size}
         results["source_bytes"] = path.stat().st_size
         results |= encode(path, store, options.quality, options.threads)
         results["features"] = compare(path, store)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
     print(json.dumps(results, indent=1))
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=1) + "\n")
+    workbench.write(results, options.json)
 
 
 if __name__ == "__main__":

@@ -11,15 +11,9 @@ last child is left to complete, and every picture must be there and decode.
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
-import select
 import shutil
-import signal
-import subprocess
-import sys
-import tempfile
 import time
 import warnings
 from collections import Counter
@@ -29,11 +23,11 @@ import numpy as np
 import torch
 from PIL import Image
 
+import workbench
 from chiasm.contracts import Record
-from chiasm.errors import ChiasmError, StoreError
+from chiasm.errors import StoreError
 from chiasm.pipeline import Pipeline
 from chiasm.store import LanceStore, open_store
-from speed import machine
 
 MODEL = "test-space"
 
@@ -63,25 +57,9 @@ def child(folder: str, store: str) -> None:
     print("done", flush=True)
 
 
-def start(folder: Path, store: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, __file__, "--child", str(folder), str(store)]
-    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert running.stdout
-    assert running.stdout.readline() == "ready\n"
-    return running
-
-
 def kill_once(folder: Path, store: Path, delay: float) -> tuple[set[str], bool]:
     """Keys that a child reported before it was killed, and whether it had finished by then."""
-    with start(folder, store) as running:
-        select.select([], [], [], delay)
-        running.send_signal(signal.SIGKILL)
-        assert running.stdout
-        assert running.stderr
-        lines = running.stdout.read().splitlines()
-        running.wait()
-        if running.returncode not in (-signal.SIGKILL, 0):
-            raise SystemExit(f"the child ended by itself: {running.stderr.read()[-2000:]}")
+    lines = workbench.killed(delay, folder, store)
     reports = [line for line in lines if line.endswith("]")]
     return {key for line in reports for key in json.loads(line)}, "done" in lines
 
@@ -117,14 +95,7 @@ def complete(store: Path, pictures: int, totals: Counter[str]) -> None:
 
 
 def bad_rows(store: LanceStore, pipeline: Pipeline) -> int:
-    def check(record: Record) -> str | None:
-        try:
-            pipeline.coder.unpack(record.packet)
-        except ChiasmError as error:
-            return str(error)
-        return None
-
-    report = store.verify(check)
+    report = store.verify(pipeline.check)
     return len(report.bad) + len(report.duplicates) + len(report.lost) + len(report.unreadable)
 
 
@@ -145,7 +116,7 @@ def run(folder: Path, kills: int, pictures: int, seed: int) -> dict[str, int]:
             complete(store, pictures, totals)
             shutil.rmtree(store)
             store, reported = folder / f"{turn + 1}.lance", set()
-    with start(source, store) as running:
+    with workbench.start(source, store) as running:
         said, wrong = running.communicate()
         if running.returncode:
             raise SystemExit(f"the last run failed: {wrong[-2000:]}")
@@ -157,30 +128,21 @@ def run(folder: Path, kills: int, pictures: int, seed: int) -> dict[str, int]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = workbench.parser(__doc__, child=True)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--pictures", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--folder", type=Path, help="where to work (default: a temporary folder)")
-    parser.add_argument("--json", type=Path, help="write the numbers here")
-    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         child(*options.child)
         return
     began = time.monotonic()
-    folder = Path(tempfile.mkdtemp(prefix="kills-", dir=options.folder))
-    try:
+    with workbench.workplace(options.folder) as folder:
         counts = run(folder, options.kills, options.pictures, options.seed)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
     for name, count in counts.items():
         print(f"{name:<36}{count:>8}")
-    results = {"machine": machine(1), **counts, "seconds": round(time.monotonic() - began, 1)}
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=1) + "\n")
+    results = {"machine": workbench.machine(1), **counts, "seconds": round(time.monotonic() - began, 1)}
+    workbench.write(results, options.json)
     if any(counts[name] for name in ("lost", "duplicates", "unopenable", "missing at the end", "bad rows at the end")):
         raise SystemExit("rows were lost, doubled or damaged")
 

@@ -11,21 +11,18 @@ many threads as we have. Pictures: 768 x 512 from a folder (Kodak's, say), else 
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import AvifImagePlugin, Image, features
+from PIL import AvifImagePlugin, Image
 
+import workbench
 from chiasm.camera import Picture, decode, find
 from chiasm.features.layout import pad, padded
 from chiasm.packets import bitstream
@@ -39,28 +36,6 @@ RIVALS: dict[str, dict[str, object]] = {
     "AVIF": {"quality": 75},
 }
 Jobs = dict[str, Callable[[], object]]
-
-
-def machine(threads: int) -> dict[str, object]:
-    """What the numbers hold for."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        cpu = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        cpu = platform.processor() or platform.machine()
-    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    codecs = {name: features.version(name) for name in ("libjpeg_turbo", "webp", "avif")}
-    return {
-        "cpu": cpu,
-        "cores": len(os.sched_getaffinity(0)),
-        "threads": threads,
-        "memory_gib": round(pages / 2**30, 1),
-        "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
-        "torch": torch.__version__,
-        **{name: version(name) for name in ("pillow", "constriction", "numpy")},
-        **codecs,
-        "load_average": [round(load, 2) for load in os.getloadavg()],  # above some 0.3: not an idle machine
-    }
 
 
 def pictures(data: list[Path], most: int) -> list[Picture]:
@@ -175,24 +150,20 @@ def show(results: dict[str, object]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = workbench.parser(__doc__, folder=False)
     parser.add_argument("--data", type=Path, nargs="*", default=[], help="folders of 768 x 512 pictures")
     parser.add_argument("--pictures", type=int, default=6, help="at most so many of them")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--json", type=Path, help="write the numbers here")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     AvifImagePlugin.DEFAULT_MAX_THREADS = options.threads
     chosen = pictures(options.data, options.pictures)
-    facts = {"machine": machine(options.threads), "pictures": [picture.uri for picture in chosen]}
+    facts = {"machine": workbench.machine(options.threads), "pictures": [Path(picture.uri).name for picture in chosen]}
     results = {**facts, **run(chosen, options.repeats)}
     results["ratios"] = ratios(results["ms"])
     show(results)
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=1) + "\n")
+    workbench.write(results, options.json)
 
 
 if __name__ == "__main__":

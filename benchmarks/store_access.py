@@ -11,43 +11,25 @@ anew). warm: they are in it.
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import os
-import platform
 import random
-import shutil
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 
-from chiasm.contracts import Packet, Record
+import workbench
+from chiasm.contracts import Record
 from chiasm.store import LanceStore, open_store
-from store_faults import key_of
-
-LEVELS = ("context", "detail")
+from store_faults import LEVELS, key_of, record_of
 
 
 def record(number: int) -> Record:
     noise = random.Random(number)
-    streams = {
-        "context": noise.randbytes(int(noise.lognormvariate(math.log(8_000), 0.4))),
-        "detail": noise.randbytes(int(noise.lognormvariate(math.log(55_000), 0.4))),
-    }
-    packet = Packet("ns-1", "ladder", 3, "", (512, 768), 512, streams)
-    return Record(
-        key_of(number),
-        key_of(number),
-        "ns-rgb@bench",
-        "ladder@3",
-        packet,
-        400_000,
-        (f"/photos/{number}.jpg",),
-    )
+    context, detail = (int(noise.lognormvariate(math.log(size), 0.4)) for size in (8_000, 55_000))
+    return record_of(number, {"context": noise.randbytes(context), "detail": noise.randbytes(detail)})
 
 
 def fill(path: Path, images: int) -> dict[str, float]:
@@ -124,19 +106,14 @@ def measure(path: Path, images: int) -> dict[str, dict[str, float]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = workbench.parser(__doc__)
     parser.add_argument("--images", type=int, default=10_000)
-    parser.add_argument("--folder", type=Path, help="where to work (default: a temporary folder)")
-    parser.add_argument("--json", type=Path, help="write the numbers here")
     options = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="store_access-", dir=options.folder))
-    path = folder / "photos.lance"
-    try:
+    with workbench.workplace(options.folder) as folder:
+        path = folder / "photos.lance"
         results: dict[str, object] = {
             "images": options.images,
-            "machine": f"{platform.machine()}, {os.cpu_count()} cores, pylance {version('pylance')}",
+            "machine": workbench.machine(),
             "fill": {name: round(value, 2) for name, value in fill(path, options.images).items()},
             "as committed": measure(path, options.images),
         }
@@ -145,11 +122,8 @@ def main() -> None:
             store.compact()
         results["compact, s"] = round(time.perf_counter() - start, 2)
         results["compacted"] = measure(path, options.images)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
     print(json.dumps(results, indent=2))
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=2) + "\n")
+    workbench.write(results, options.json)
 
 
 if __name__ == "__main__":

@@ -18,24 +18,20 @@ the size of a file).
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import os
 import random
 import resource
-import select
 import shutil
-import signal
 import subprocess
-import sys
-import tempfile
 import time
 import warnings
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import workbench
 from chiasm.contracts import Packet, Record
 from chiasm.errors import StoreError
 from chiasm.store import LanceStore, StoreWarning, journal, open_store
@@ -49,15 +45,18 @@ def key_of(number: int) -> str:
     return hashlib.sha256(f"{number}".encode()).hexdigest()
 
 
+def record_of(number: int, streams: dict[str, bytes]) -> Record:
+    """The record of picture `number` with these streams."""
+    packet = Packet("ns-1", "ladder", 3, "", (512, 768), 512, streams)
+    key = key_of(number)
+    return Record(key, key, FEATURES, "ladder@3", packet, 400_000, (f"/photos/{number}.jpg",))
+
+
 def record(number: int) -> Record:
-    """The record of picture `number`: the same bytes in every process, 30 to 100 KB in all."""
+    """The same bytes in every process, 30 to 100 KB in all."""
     noise = random.Random(number)
     total = noise.randint(30_000, 100_000)
-    streams = {"context": noise.randbytes(total // 8), "detail": noise.randbytes(total - total // 8)}
-    packet = Packet("ns-1", "ladder", 3, "", (512, 768), 512, streams)
-    return Record(
-        key_of(number), key_of(number), FEATURES, "ladder@3", packet, 400_000, (f"/photos/{number}.jpg",)
-    )
+    return record_of(number, {"context": noise.randbytes(total // 8), "detail": noise.randbytes(total - total // 8)})
 
 
 def batch(first: int, size: int = BATCH) -> list[Record]:
@@ -96,18 +95,7 @@ def compare(store: LanceStore, count: int) -> tuple[int, int]:
 
 def kill_once(path: Path, first: int, delay: float) -> int:
     """Start a child, kill it `delay` seconds after it is ready; give the last number it reported, or -1."""
-    command = [sys.executable, __file__, "--child", str(path), str(first)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
-        assert running.stdout
-        assert running.stdout.readline() == "ready\n"
-        select.select([], [], [], delay)
-        died = running.poll()
-        running.send_signal(signal.SIGKILL)
-        lines = running.stdout.read().splitlines()
-        if died is not None:
-            assert running.stderr
-            raise SystemExit(f"the child ended by itself: {running.stderr.read()[-2000:]}")
-    return max((int(line) for line in lines if line.isdigit()), default=-1)
+    return max((int(line) for line in workbench.killed(delay, path, first) if line.isdigit()), default=-1)
 
 
 def run_kills(folder: Path, kills: int, seed: int) -> dict[str, object]:
@@ -296,32 +284,24 @@ def fill_disk(path: Path, mounted: bool, size: int, chance: random.Random) -> Co
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = workbench.parser(__doc__, child=True)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--faults", type=int, default=50, help="of each kind")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--folder", type=Path, help="where to work (default: a temporary folder)")
-    parser.add_argument("--json", type=Path, help="write the numbers here")
-    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         child(options.child[0], int(options.child[1]))
         return
     start = time.monotonic()
-    folder = Path(tempfile.mkdtemp(prefix="store_faults-", dir=options.folder))
-    try:
-        results: dict[str, object] = {"kills": run_kills(folder, options.kills, options.seed)}
+    with workbench.workplace(options.folder) as folder:
+        results: dict[str, object] = {"machine": workbench.machine()}
+        results["kills"] = run_kills(folder, options.kills, options.seed)
         print(json.dumps(results, indent=2), flush=True)
         results["faults"] = run_faults(folder, options.faults, options.seed)
         results["no space left"] = run_full(folder, options.faults, options.seed)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
     results["seconds"] = round(time.monotonic() - start, 1)
     print(json.dumps(results, indent=2))
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=2) + "\n")
+    workbench.write(results, options.json)
 
 
 if __name__ == "__main__":

@@ -20,16 +20,47 @@ Kind = Literal["rgb", "raw"]
 Stat = tuple[int, int]  # a file's size in bytes and its mtime in ns: the same stat, so the same bytes, unread
 
 
+Triple = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Sensor:
+    """What a camera's file says of how its mosaic becomes colour.
+
+    gains: white balance of red, green, blue, green being 1. matrix: rows of the 3 x 3 matrix from balanced camera
+    colours to linear sRGB; each sums to 1, so that grey stays grey. shot, read: variance of the noise of a mosaic
+    whose white is 1, before white balance, is shot * value + read. camera: maker and model. iso: 0 when unknown.
+    pattern: the file's cell of colours, before the crop to RGGB. black: counts of R, G, G, B. white: counts.
+    """
+
+    gains: Triple
+    matrix: tuple[Triple, Triple, Triple]
+    shot: float
+    read: float
+    camera: str = ""
+    iso: float = 0.0
+    pattern: str = "RGGB"
+    black: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    white: float = 1.0
+
+    def __str__(self) -> str:
+        """Camera, ISO, pattern and levels, as `inspect` shows them."""
+        dark = f"{min(self.black):g}" if min(self.black) == max(self.black) else "/".join(f"{x:g}" for x in self.black)
+        speed = f"ISO {self.iso:g}" if self.iso else "ISO unknown"
+        return f"{self.camera or 'unknown camera'}, {speed}, {self.pattern}, black {dark}, white {self.white:g}"
+
+
 @dataclass(frozen=True)
 class Frame:
     """One image, ready for an encoder.
 
-    pixels: float32 C x H x W. rgb: C = 3, sRGB-encoded, in [0, 1]. raw: C = 1, a linear mosaic (RGGB phase), black
-    subtracted, white at 1, not clipped.
+    pixels: float32 C x H x W. rgb: C = 3, sRGB-encoded, in [0, 1]. raw: C = 1, a linear mosaic (RGGB phase, even H and
+    W), black subtracted, white at 1, white-balanced by `sensor.gains`, not clipped.
     """
 
     pixels: Tensor
     kind: Kind = "rgb"
+    sensor: Sensor | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -100,7 +131,7 @@ class Record:
     """One image in a store.
 
     key = digest of the source and the feature id; feature_id names weights and preprocessing, codec_id the codec and
-    its quality: provenance, never used to decide compatibility.
+    its quality: provenance, never used to decide compatibility. sensor: of a camera's mosaic, None for a photograph.
     """
 
     key: str
@@ -110,6 +141,7 @@ class Record:
     packet: Packet
     source_bytes: int
     uris: tuple[str, ...] = ()
+    sensor: Sensor | None = None
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from chiasm.camera import DecoderPool, Picture, uri_of
+from chiasm.camera import DecoderPool, Shot, uri_of
 from chiasm.coder import TILE, PictureCoder
-from chiasm.contracts import Failure, Packet, Record, Stat
+from chiasm.contracts import Failure, Kind, Packet, Record, Stat
 from chiasm.errors import ImageError
 from chiasm.features.layout import padded
 from chiasm.store import LanceStore
@@ -51,7 +51,7 @@ class Ingest:
     """One run of `Pipeline.encode`: counts, and what waits for the next commit."""
 
     coder: PictureCoder
-    feature_id: str
+    feature_ids: Mapping[Kind, str]
     store: LanceStore
     levels: tuple[str, ...]
     quality: int
@@ -76,7 +76,7 @@ class Ingest:
         store.put_table(codec.tables, codec.fitted.data)
         found = {path: stat for path in paths if (stat := stat_of(path)) is not None}
         self.stats = {uri_of(path): stat for path, stat in found.items()}
-        skip = store.done(self.stats, self.feature_id)
+        skip = {uri for feature_id in self.feature_ids.values() for uri in store.done(self.stats, feature_id)}
         failed = store.failed(self.stats)
         self.total = len(paths)
         todo = []
@@ -98,10 +98,11 @@ class Ingest:
             **self.counts, source_bytes=self.source_bytes, stream_bytes=self.stream_bytes, seconds=seconds
         )
 
-    def _grouped(self, decoded: Iterable[tuple[Path, Picture | ImageError]]) -> Iterator[list[Picture]]:
+    def _grouped(self, decoded: Iterable[tuple[Path, Shot | ImageError]]) -> Iterator[list[Shot]]:
         """Pictures of one padded size, some together; failures are noted on the way."""
-        waiting: dict[tuple[int, int], list[Picture]] = {}
-        for path, result in decoded:
+        waiting: dict[tuple[Kind, tuple[int, int]], list[Shot]] = {}
+        for path, outcome in decoded:
+            result = outcome if isinstance(outcome, ImageError) else self.coder.refusal(outcome) or outcome
             if isinstance(result, ImageError):
                 self.failures.append(Failure(uri_of(path), result.reason, str(result)))
                 self._told(uri_of(path), "failed", 0, str(result))
@@ -114,13 +115,14 @@ class Ingest:
             if max(size) > TILE:
                 yield [result]
                 continue
-            waiting.setdefault(size, []).append(result)
-            pixels = sum(height * width * len(group) for (height, width), group in waiting.items())
-            if len(waiting[size]) >= BATCH or pixels > WAITING_PIXELS:
-                yield waiting.pop(size)
+            alike = (result.kind, size)
+            waiting.setdefault(alike, []).append(result)
+            pixels = sum(height * width * len(group) for (_, (height, width)), group in waiting.items())
+            if len(waiting[alike]) >= BATCH or pixels > WAITING_PIXELS:
+                yield waiting.pop(alike)
         yield from waiting.values()
 
-    def _is_known(self, picture: Picture) -> bool:
+    def _is_known(self, picture: Shot) -> bool:
         """Whether these bytes are stored, or about to be: then only the further uri is noted."""
         key = self._key(picture)
         if key not in self.store and key not in self.records:
@@ -130,10 +132,10 @@ class Ingest:
             self._told(picture.uri, "known", picture.source_bytes)
         return True
 
-    def _key(self, picture: Picture) -> str:
-        return key_of(picture.digest, self.feature_id)
+    def _key(self, picture: Shot) -> str:
+        return key_of(picture.digest, self.feature_ids[picture.kind])
 
-    def _encode(self, group: list[Picture]) -> None:
+    def _encode(self, group: list[Shot]) -> None:
         fresh = [picture for picture in group if not self._is_known(picture)]
         unique = list({picture.digest: picture for picture in fresh}.values())
         if not unique:
@@ -145,11 +147,17 @@ class Ingest:
             if picture not in unique:
                 self._is_known(picture)
 
-    def _keep(self, picture: Picture, packet: Packet) -> None:
+    def _keep(self, picture: Shot, packet: Packet) -> None:
         key, coder = self._key(picture), self.coder
-        codec_id = f"{coder.codec.name}@{coder.codec.tables}/q{self.quality}"
         record = Record(
-            key, picture.digest, self.feature_id, codec_id, packet, picture.source_bytes, (picture.uri,)
+            key=key,
+            digest=picture.digest,
+            feature_id=self.feature_ids[picture.kind],
+            codec_id=f"{coder.codec.name}@{coder.codec.tables}/q{self.quality}",
+            packet=packet,
+            source_bytes=picture.source_bytes,
+            uris=(picture.uri,),
+            sensor=picture.sensor,
         )
         self.records[key] = record
         self.source_bytes += picture.source_bytes

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from chiasm import zoo
-from chiasm.camera import Picture, decode, find
-from chiasm.coder import PictureCoder
-from chiasm.contracts import Features, FeatureSpec, Packet
-from chiasm.errors import ConfigError, PacketError, ShapeError, StoreError, nearest
+from chiasm.camera import Picture, Shot, decode, find
+from chiasm.coder import EncodeRaw, PictureCoder
+from chiasm.contracts import Features, FeatureSpec, Kind, Packet, Record
+from chiasm.errors import ChiasmError, ConfigError, PacketError, ShapeError, StoreError, ZooError, nearest
 from chiasm.ingest import Ingest, Progress, Summary
 from chiasm.packets import bitstream
 from chiasm.packets.codec import TransformCodec, checked
@@ -50,11 +50,14 @@ class RoundTrip:
 
 @dataclass
 class Pipeline:
-    """An encoder, a head that draws, a codec, perhaps a store, of one space. `Pipeline.load` makes one."""
+    """Encoders, a head that draws, a codec, perhaps a store, of one space. `Pipeline.load` makes one.
+
+    feature_ids: what names the features of each kind of picture that can be encoded.
+    """
 
     coder: PictureCoder
     draw: Callable[[Features], Tensor]
-    feature_id: str
+    feature_ids: Mapping[Kind, str]
     held: LanceStore | None = field(default=None, repr=False)
 
     @staticmethod
@@ -67,16 +70,21 @@ class Pipeline:
     ) -> Pipeline:
         """Load an encoder of the zoo by name, and open (writable: or make) a store beside it.
 
+        The encoder of mosaics of the same space comes along; its weights are read when the first RAW file is.
+
         precision: that of the encoder's convolutions; auto takes bfloat16 where the processor has it. Heads
         draw in float32. Raises ZooError for an unknown name, StoreError when the store cannot be opened.
         """
-        encoder, head = zoo.encoder(name), zoo.reconstructor(name)
-        codec = zoo.codec(encoder.spec.space)
+        encoder, head, dtype = zoo.encoder(name), zoo.reconstructor(name), chosen(precision)
         encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         head.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        encode, draw = partial(run_encoder, encoder, chosen(precision)), partial(run_head, head)
-        coder = PictureCoder(encoder.spec, encode, codec)
-        pipeline = Pipeline(coder, draw, zoo.entry(name).feature_id)
+        ids: dict[Kind, str] = {"rgb": zoo.entry(name).feature_id}
+        encode_raw = None
+        if partner := zoo.entry(name).raw:
+            ids["raw"], encode_raw = zoo.entry(partner).feature_id, late_encoder(partner, dtype)
+        codec = zoo.codec(encoder.spec.space)
+        coder = PictureCoder(encoder.spec, partial(run_encoder, encoder, dtype), codec, encode_raw)
+        pipeline = Pipeline(coder, partial(run_head, head), ids)
         if store is not None:
             spec = encoder.spec
             opened = open_store(store, "w", spec.space, spec.names) if writable else open_store(store)
@@ -126,7 +134,7 @@ class Pipeline:
         workers: int = 1,
         report: Callable[[Progress], None] | None = None,
     ) -> Summary:
-        """Encode photographs and folders of them into the store; what is there already is not touched.
+        """Encode photographs, RAW files and folders of them into the store; what is there already is not touched.
 
         quality: 1 (smallest) to 8. levels: `detail` is coded on top of `context`, so it brings `context`.
         retry: also try again what failed before. A picture that cannot be read becomes a row of the errors
@@ -134,7 +142,7 @@ class Pipeline:
         Raises StoreError, PacketError.
         """
         chosen = self.spec_levels(levels)
-        ingest = Ingest(self.coder, self.feature_id, self.store, chosen, checked(quality), report)
+        ingest = Ingest(self.coder, self.feature_ids, self.store, chosen, checked(quality), report)
         return ingest.run(find(paths), retry, workers)
 
     def spec_levels(self, levels: Sequence[str]) -> tuple[str, ...]:
@@ -167,16 +175,36 @@ class Pipeline:
         packet = self._packet(key, levels)
         return self._coder_for(packet).draw(packet, self.draw)
 
+    def predict(self, key: str, task: str) -> np.ndarray:
+        """What a task's head reads from what is stored of a picture: H x W x 3, uint8 sRGB.
+
+        task: "denoise", the picture without its noise. No pixel is read. Raises as `features` does, and ZooError for
+        a task that has no head.
+        """
+        packet = self._packet(key, None)
+        head, sees = zoo.head(task, self.spec.space)
+        return self._coder_for(packet).draw(packet, partial(run_head, head), sees=sees)
+
+    def check(self, record: Record) -> str | None:
+        """Decode all of a record that was read: why that cannot be done, or None. What `store.verify` asks for."""
+        try:
+            self._coder_for(record.packet).check(record.packet)
+        except ChiasmError as error:
+            return str(error)
+        return None
+
     def pack(
         self, path: str | Path, quality: int = 5, levels: Sequence[str] = ("context", "detail")
     ) -> bytes:
-        """One photograph as one packet file. Raises ImageError when it cannot be read."""
+        """One photograph or RAW file as one packet file. Raises ImageError when it cannot be read."""
         return self.pack_picture(decode(Path(path)), quality, levels)
 
     def pack_picture(
-        self, picture: Picture, quality: int = 5, levels: Sequence[str] = ("context", "detail")
+        self, picture: Shot, quality: int = 5, levels: Sequence[str] = ("context", "detail")
     ) -> bytes:
-        """A decoded picture as one packet file."""
+        """A decoded picture as one packet file. Raises ImageError when the encoder reads another kind."""
+        if refusal := self.coder.refusal(picture):
+            raise refusal
         return bitstream.write(self.coder.pack(picture, checked(quality), self.spec_levels(levels)))
 
     def unpack(self, data: bytes, levels: Sequence[str] | None = None) -> np.ndarray:
@@ -188,6 +216,22 @@ class Pipeline:
     def space(self) -> tuple[Callable[[Tensor], Features], Callable[[Features], Tensor]]:
         """The encoder (B 3 H W in [0, 1], multiples of the grid) and the head that draws, without codec."""
         return self.coder.encode, self.draw
+
+    def coded(self, features: Features, quality: int) -> Features:
+        """Features of one picture, maps 1 C H/s W/s, as they come back from the codec."""
+        height, width = features.maps[self.spec.names[0]].shape[-2:]
+        stride = self.spec.levels[0].stride
+        streams = self.coder.codec.compress(features, checked(quality))
+        return self.coder.codec.decompress(streams, (height * stride, width * stride), quality)
+
+    def encode_raw(self, mosaic: Tensor, condition: Tensor) -> Features:
+        """Balanced mosaics B 1 H W and what is known of their sensors, B 13, to features, without codec.
+
+        Raises ZooError when the space has no encoder of mosaics.
+        """
+        if self.coder.encode_raw is None:
+            raise ZooError(f"space {self.spec.space!r} has no encoder of mosaics here; load ns-rgb")
+        return self.coder.encode_raw(mosaic, condition)
 
     def roundtrip(self, pixels: Tensor, quality: int) -> RoundTrip:
         """1 3 H W in [0, 1], taken as 8 bit, through a whole packet file and back."""
@@ -246,11 +290,23 @@ def chosen(precision: Precision) -> torch.dtype:
     return known[precision]
 
 
+def late_encoder(name: str, dtype: torch.dtype) -> EncodeRaw:
+    """`run_encoder` with an encoder of mosaics that is loaded when it is first called."""
+
+    @cache
+    def loaded() -> nn.Module:
+        return zoo.encoder(name).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+    return lambda pixels, condition: run_encoder(loaded(), dtype, pixels, condition)
+
+
 @torch.inference_mode()
-def run_encoder(encoder: nn.Module, dtype: torch.dtype, pixels: Tensor) -> Features:
-    """B 3 H W in [0, 1] to float32 features; convolutions in `dtype`."""
+def run_encoder(
+    encoder: nn.Module, dtype: torch.dtype, pixels: Tensor, condition: Tensor | None = None
+) -> Features:
+    """B 3 H W in [0, 1], or B 1 H W and B 13, to float32 features; convolutions in `dtype`."""
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
-        found: Features = encoder(pixels.contiguous(memory_format=torch.channels_last))
+        found: Features = encoder(pixels.contiguous(memory_format=torch.channels_last), condition)
     return Features({name: x.float() for name, x in found.maps.items()})
 
 

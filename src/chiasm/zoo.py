@@ -19,8 +19,11 @@ from chiasm.errors import ZooError, nearest
 M = TypeVar("M", bound="nn.Module")
 
 if TYPE_CHECKING:
-    from torch import nn
+    from pathlib import Path
 
+    from torch import Tensor, nn
+
+    from chiasm.contracts import Kind
     from chiasm.encoders.space import SpaceEncoder
     from chiasm.packets.codec import TransformCodec
     from chiasm.tasks.reconstruct import ReconstructHead
@@ -31,13 +34,20 @@ PREPROCESSING = "pre-1"
 
 @dataclass(frozen=True)
 class Entry:
-    """One name: what it is, the file it lives in ('' for an untrained one) and what its card says."""
+    """One name: what it is, the file it lives in ('' for an untrained one) and what its card says.
+
+    accepts: what an encoder reads. raw: of an encoder of photographs, the entry that encodes mosaics into its space.
+    task: what a head answers.
+    """
 
     name: str
     space: str
     role: str
     file: str = ""
     width: int = 64
+    accepts: Kind = "rgb"
+    raw: str = ""
+    task: str = ""
 
     @property
     def data(self) -> bytes:
@@ -70,9 +80,12 @@ class Entry:
 ENTRIES: dict[str, Entry] = {
     entry.name: entry
     for entry in (
-        Entry("ns-rgb", "ns-1", "encoder of photographs, and their decoder", "ns-rgb.safetensors"),
+        Entry("ns-rgb", "ns-1", "encoder of photographs, and their decoder", "ns-rgb.safetensors", raw="ns-raw"),
+        Entry("ns-raw", "ns-1", "encoder of camera mosaics", "ns-raw.safetensors", accepts="raw"),
+        Entry("denoise", "ns-1", "head: the picture without its noise", "denoise-ns.safetensors", task="denoise"),
         Entry("transform@ns-1", "ns-1", "tables of the codec `transform`", "transform-ns-1.safetensors"),
-        Entry("test-space", "ns-1", "untrained and tiny, for tests", width=16),
+        Entry("test-space", "ns-1", "untrained and tiny, for tests", width=16, raw="test-mosaics"),
+        Entry("test-mosaics", "ns-1", "its encoder of mosaics", width=16, accepts="raw"),
     )
 }
 
@@ -85,11 +98,11 @@ def entry(name: str) -> Entry:
 
 
 def encoder(name: str) -> SpaceEncoder:
-    """The RGB encoder of an entry, float32, in evaluation mode."""
+    """The encoder of an entry, float32, in evaluation mode."""
     from chiasm.encoders.space import SpaceEncoder
 
     chosen = entry(name)
-    return _filled(lambda: SpaceEncoder("rgb", chosen.width), chosen, "encoder.")
+    return _filled(lambda: SpaceEncoder(chosen.accepts, chosen.width), chosen, "encoder.")
 
 
 def reconstructor(name: str) -> ReconstructHead:
@@ -99,6 +112,21 @@ def reconstructor(name: str) -> ReconstructHead:
 
     chosen = entry(name)
     return _filled(lambda: ReconstructHead(NS, chosen.width), chosen, "decoder.")
+
+
+@lru_cache(maxsize=4)
+def head(task: str, space: str) -> tuple[nn.Module, int]:
+    """The head of a task that reads a space, and how many pixels around a place it sees, a multiple of the grid.
+
+    Raises ZooError naming the nearest task.
+    """
+    from chiasm.encoders.space import NS
+    from chiasm.tasks.denoise import RECEPTIVE_FIELD, DenoiseHead
+
+    known = {item.task: item for item in ENTRIES.values() if item.task and item.space == space}
+    if task not in known:
+        raise ZooError(f"no head for task {task!r} on space {space!r}; {nearest(task, known)}")
+    return _filled(lambda: DenoiseHead(NS), known[task], "head."), RECEPTIVE_FIELD
 
 
 @lru_cache(maxsize=4)
@@ -113,6 +141,33 @@ def codec(space: str) -> TransformCodec:
     return TransformCodec(Tables.read(known[space].data))
 
 
+def space_of(weights: Path) -> tuple[SpaceEncoder, ReconstructHead]:
+    """Encoder and decoder of a training run, as `encoder` and `reconstructor` give those of an entry.
+
+    weights: an `ns.safetensors`. Raises ZooError when it holds something else.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    from chiasm.encoders.space import NS, SpaceEncoder
+    from chiasm.tasks.reconstruct import ReconstructHead
+
+    found = SpaceEncoder("rgb"), ReconstructHead(NS)
+    try:
+        held = load_file(weights)
+        for prefix, module in zip(("encoder.", "decoder."), found, strict=True):
+            module.load_state_dict(_part(held, prefix))
+            module.eval().requires_grad_(False)
+    except (SafetensorError, RuntimeError) as error:
+        raise ZooError(f"{weights} does not hold weights of the recipe space ({error}); name ns.safetensors") from error
+    return found
+
+
+def _part(held: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The float32 weights of one module."""
+    return {name.removeprefix(prefix): x.float() for name, x in held.items() if name.startswith(prefix)}
+
+
 def _filled(make: Callable[[], M], chosen: Entry, prefix: str) -> M:
     import torch
     from safetensors.torch import load
@@ -121,11 +176,7 @@ def _filled(make: Callable[[], M], chosen: Entry, prefix: str) -> M:
         torch.manual_seed(0)
         module = make().eval()
     if chosen.file:
-        held = {
-            name.removeprefix(prefix): x.float()
-            for name, x in load(chosen.data).items()
-            if name.startswith(prefix)
-        }
+        held = _part(load(chosen.data), prefix)
         if not held:
             part = prefix.strip(".")
             raise ZooError(f"{chosen.name} has no {part}: it is {chosen.role}; name another entry")

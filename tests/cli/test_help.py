@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,7 +13,19 @@ import pytest
 
 from chiasm.cli import main
 
-VERBS = {"encode", "reconstruct", "inspect", "pack", "unpack", "verify", "zoo", "doctor", "train", "evaluate"}
+VERBS = {
+    "encode",
+    "reconstruct",
+    "predict",
+    "inspect",
+    "pack",
+    "unpack",
+    "verify",
+    "zoo",
+    "doctor",
+    "train",
+    "evaluate",
+}
 HEAVY = ("torch", "lance", "numpy", "pyarrow", "PIL", "rich", "matplotlib", "lightning_fabric")
 PROBE = f"""
 import sys
@@ -33,12 +47,20 @@ def commands(group: click.Group, path: str = "") -> Iterator[tuple[str, click.Co
 
 def test_the_verbs_are_those_that_are_promised():
     assert set(main.commands) == VERBS
-    assert {name for name, _ in commands(main)} - VERBS == {"train space", "evaluate space", "evaluate codec"}
+    assert {name for name, _ in commands(main)} - VERBS == {
+        "train space",
+        "train raw",
+        "train denoise",
+        "evaluate space",
+        "evaluate codec",
+        "evaluate raw",
+        "evaluate denoise",
+    }
 
 
 def test_no_help_imports_anything_heavy():
     paths = [path for path, _ in commands(main)]
-    assert len(paths) == 13
+    assert len(paths) == 18
     done = subprocess.run(
         [sys.executable, "-c", PROBE], input="\n".join(["", *paths]), capture_output=True, text=True, check=True
     )
@@ -48,6 +70,20 @@ def test_no_help_imports_anything_heavy():
 def test_python_m_chiasm_is_the_command():
     done = subprocess.run([sys.executable, "-m", "chiasm", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("chiasm, version 0.")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["zoo", "--json"], ["zoo", "no-such-entry"]])
+def test_when_nobody_reads_any_more_the_command_ends_without_a_word(arguments):
+    read, write = os.pipe()
+    os.close(read)
+    errors = write if "no-such-entry" in arguments else subprocess.PIPE
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "chiasm", *arguments], stdout=write, stderr=errors, check=False, text=True
+        )
+    finally:
+        os.close(write)
+    assert (done.returncode, done.stderr or "") == (128 + signal.SIGPIPE, "")
 
 
 @pytest.mark.parametrize("path", [path for path, found in commands(main) if not isinstance(found, click.Group)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -11,10 +12,10 @@ import torch
 
 from chiasm import coder as module
 from chiasm.coder import PictureCoder
-from chiasm.contracts import Features
+from chiasm.contracts import Features, Packet
 from chiasm.encoders.space import NS
 from chiasm.errors import PacketError
-from chiasm.features.layout import Window, assemble, count, pad, padded, tiles
+from chiasm.features.layout import Window, assemble, count, cut, pad, padded, tiles
 from chiasm.packets import bitstream
 
 LEVELS = ("context", "detail")
@@ -66,7 +67,7 @@ def test_a_picture_packed_in_tiles_unpacks_close_to_one_packed_whole(coder, make
         }
     for name in LEVELS:
         for tile in (64, 32):
-            assert errors[tile][name] == pytest.approx(errors[1024][name], rel=0.1)
+            assert errors[tile][name] == pytest.approx(errors[1024][name], rel=0.2)
         assert errors[1024][name] < 0.5
 
 
@@ -87,6 +88,46 @@ def test_a_picture_drawn_tile_by_tile_is_the_one_drawn_whole(
     assert drawn.shape == (*size, 3)
     assert drawn.dtype == np.uint8
     assert np.abs(drawn.astype(int) - whole).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("size", "tile"), [((4500, 7100), 1024), ((300, 1000), 1024), ((133, 90), 48), ((90, 133), 16), ((1, 1), 1024)]
+)
+def test_what_is_held_while_drawing_is_a_tile_and_edges_and_gives_the_very_features(coder, monkeypatch, size, tile):
+    grown, margin, decodings = padded(size, NS.grid), 24, Counter()
+    whole = {name: torch.rand(1, 1, grown[0] // stride, grown[1] // stride) for name, stride in STRIDES.items()}
+    streams = {name: bitstream.seal([b""] * count(grown, tile), name) for name in LEVELS}
+    packet = Packet(NS.space, coder.codec.name, 5, coder.codec.tables, size, tile, streams)
+    reader = module._TileReader(coder, packet, None)
+
+    def maps(index):
+        decodings[index] += 1
+        return {name: x.clone() for name, x in cut(whole, STRIDES, reader.windows[index]).items()}
+
+    monkeypatch.setattr(reader, "maps", maps)
+    most = 0
+    for index, window in enumerate(reader.windows):
+        outer = window.grown(margin, grown)
+        found = reader.around(index, margin)
+        assert all(torch.equal(found[name], x) for name, x in cut(whole, STRIDES, outer).items())
+        storages = {x.untyped_storage() for _, held in reader.held for x in held.values()}
+        most = max(most, sum(storage.nbytes() for storage in storages))
+    pixel = sum(x.nbytes for x in whole.values()) / (grown[0] * grown[1])
+    assert most <= pixel * (tile**2 + 4 * margin * grown[1])
+    assert decodings.keys() == set(range(len(reader.windows)))
+    if tile > margin:  # a tile is decoded once for its upper edge and once for itself
+        assert all(decodings[index] <= 1 + (window.top > 0) for index, window in enumerate(reader.windows))
+
+
+def test_a_check_decodes_every_tile(coder, make_picture, monkeypatch):
+    monkeypatch.setattr(module, "TILE", 32)
+    packet = coder.pack(make_picture((37, 70)), 5, LEVELS)
+    coder.check(packet)
+    last = count(padded(packet.size, NS.grid), 32) - 1
+    parts = [bitstream.Tiles(packet.streams["detail"], "detail", last + 1)[index] for index in range(last + 1)]
+    cut_short = bitstream.seal([*parts[:-1], parts[-1][:-1]], "detail")  # its checksum is right
+    with pytest.raises(PacketError):
+        coder.check(replace(packet, streams={**packet.streams, "detail": cut_short}))
 
 
 def test_a_picture_comes_back_looking_like_itself(coder, head, make_picture):

@@ -38,13 +38,17 @@ def reach(gradient: torch.Tensor, stride: int) -> int:
 
 
 @pytest.mark.parametrize("level", ["context", "detail"])
-def test_no_pixel_beyond_the_encoders_receptive_field_changes_a_feature(level):
-    encoder = positive(zoo.encoder("test-space"))
-    pixels = torch.ones(1, 3, SIZE, SIZE, dtype=torch.float64, requires_grad=True)
+@pytest.mark.parametrize(("name", "channels"), [("test-space", 3), ("test-mosaics", 1)])
+def test_no_pixel_beyond_the_encoders_receptive_field_changes_a_feature(name, channels, level):
+    encoder = positive(zoo.encoder(name))
+    # a mosaic of 0.1, whose 100 positive taps give colours above mid grey and below the clip at white
+    pixels = torch.full((1, channels, SIZE, SIZE), 1.0 if channels == 3 else 0.1, dtype=torch.float64)
+    pixels.requires_grad_()
     stride = STRIDES[level]
     cell = slice(CELL // stride, (CELL + NS.grid) // stride)
     encoder(pixels).maps[level][..., cell, cell].sum().backward()
-    assert {"context": SEES - NS.grid, "detail": SEES}[level] == reach(pixels.grad, 1)
+    sees = SEES[encoder.accepts]
+    assert {"context": sees - NS.grid, "detail": sees}[level] == reach(pixels.grad, 1)
 
 
 @pytest.mark.parametrize("levels", [("context", "detail"), ("context",)])
@@ -65,4 +69,5 @@ def test_no_feature_beyond_the_heads_receptive_field_changes_a_pixel(levels):
 
 
 def test_both_margins_are_whole_cells():
-    assert SEES % NS.grid == DRAWS % NS.grid == 0
+    assert len(SEES) == 2
+    assert all(margin % NS.grid == 0 for margin in (*SEES.values(), DRAWS))

@@ -19,6 +19,10 @@ PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benc
 # What a reader runs for hours, a test runs for a moment.
 QUICK = {
     "train space": "--set steps=1 --set batch=2 --set crop=64 --set warmup=1",
+    "train raw": "--set steps=1 --set batch=2 --set crop=32 --set warmup=1",
+    "train denoise": "--set steps=1 --set batch=2 --set crop=32 --set warmup=1",
+    "evaluate raw": "--limit 2",
+    "evaluate denoise": "--limit 1",
     "evaluate codec": "--limit 1",
     "evaluate space": "--limit 2",
 }
@@ -53,7 +57,7 @@ def test_every_command_of_the_readme_runs_in_its_order(place, monkeypatch):
         assert result.exit_code == 0, f"{line}\n{result.output}"
         verbs.add(words[0])
     assert verbs == set(main.commands), "the README shows every verb"
-    assert len(lines) == 12
+    assert len(lines) == 17
 
 
 def test_the_python_of_the_readme_runs(place, monkeypatch):

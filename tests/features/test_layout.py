@@ -94,3 +94,9 @@ def test_a_window_of_one_pixel_is_everything_of_a_picture_of_one_pixel():
     window = Window(0, 0, 1, 1)
     assert list(tiles((1, 1), 1024)) == [window]
     assert window.grown(24, (1, 1)) == window.within(window) == window.meet(Window(0, 0, 9, 9)) == window
+
+
+def test_padding_a_mosaic_keeps_the_place_of_every_colour():
+    cell = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    grown = pad(cell.repeat(3, 5)[None], (8, 12), cell=2)
+    assert torch.equal(grown[0], cell.repeat(4, 6))

@@ -12,15 +12,24 @@ from chiasm import zoo
 from chiasm.pipeline import Pipeline
 
 CODECS = sorted(name for name in zoo.ENTRIES if "@" in name)
-NETWORKS = sorted(set(zoo.ENTRIES) - set(CODECS))
+HEADS = sorted(name for name, entry in zoo.ENTRIES.items() if entry.task)
+NETWORKS = sorted(set(zoo.ENTRIES) - set(CODECS) - set(HEADS))
+PHOTOGRAPHIC = [name for name in NETWORKS if zoo.ENTRIES[name].accepts == "rgb"]
 
 
 @pytest.fixture(scope="session")
 def networks() -> list[str]:
-    """Names of the entries that hold an encoder and a decoder."""
-    assert len(NETWORKS) >= 2
-    assert len(NETWORKS) + len(CODECS) == len(zoo.ENTRIES)
+    """Names of the entries that hold an encoder."""
+    assert len(NETWORKS) >= 3
+    assert len(NETWORKS) + len(CODECS) + len(HEADS) == len(zoo.ENTRIES)
     return NETWORKS
+
+
+@pytest.fixture(scope="session")
+def photographic(networks) -> list[str]:
+    """Those that read photographs, and hold the decoder of their space."""
+    assert 2 <= len(PHOTOGRAPHIC) < len(networks)
+    return PHOTOGRAPHIC
 
 
 @pytest.fixture(scope="session")
@@ -29,13 +38,15 @@ def encoders(networks):
 
 
 @pytest.fixture(scope="session")
-def decoders(networks):
-    return {name: zoo.reconstructor(name) for name in networks}
+def decoders(networks, photographic):
+    """What draws from the features of each encoder: its own decoder, or that of the encoder it is the partner of."""
+    owner = {zoo.ENTRIES[name].raw: name for name in photographic}
+    return {name: zoo.reconstructor(name if name in photographic else owner[name]) for name in networks}
 
 
 @pytest.fixture(scope="session")
-def pipelines(networks):
-    return {name: Pipeline.load(name, precision="float32") for name in networks}
+def pipelines(photographic):
+    return {name: Pipeline.load(name, precision="float32") for name in photographic}
 
 
 def waves(height: int, width: int, seed: int) -> np.ndarray:

@@ -21,7 +21,7 @@ def counting(pipeline, store):
 
     spec = pipeline.spec
     held = open_store(store, "w", spec.space, spec.names)
-    return Pipeline(replace(pipeline.coder, encode=encode), pipeline.draw, pipeline.feature_id, held), calls
+    return Pipeline(replace(pipeline.coder, encode=encode), pipeline.draw, pipeline.feature_ids, held), calls
 
 
 def test_the_encoder_sees_each_picture_once_and_no_read_calls_it(pipelines, photos, tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from chiasm.contracts import Features
 from chiasm.errors import PacketError
 from chiasm.packets import entropy
+from chiasm.packets.codec import TransformCodec
 from chiasm.packets.transform import LARGEST, Symbols, band_shapes, coefficients, quantise
 
 ODD_SIZES = [(4, 4), (4, 12), (20, 28), (4, 400), (400, 4), (68, 52), (36, 132)]
@@ -185,6 +188,44 @@ def test_compressing_and_synthesis_are_float32_under_autocast_too(codec):
     assert all(torch.equal(x, wanted[name]) and x.dtype == torch.float32 for name, x in decoded.items())
 
 
+@pytest.fixture(scope="module")
+def frugal(tables) -> TransformCodec:
+    """A codec to which almost no one is worth its bits."""
+    counts = np.ones_like(tables.counts)
+    counts[:, 0] = entropy.TOTAL - counts[:, 1:].sum(axis=1)
+    return TransformCodec(replace(tables, counts=counts))
+
+
+def test_a_component_that_is_thinned_to_nothing_leaves_no_flag(frugal, tables):
+    size, quality = (64, 80), 5
+    bands = {x.name: [torch.zeros(shape) for shape in band_shapes(x, size)] for x in tables.levels}
+    step = float(tables.steps[quality - 1, 1])
+    bands["detail"][0][0, :, ::3, ::2] = 5 * step
+    bands["detail"][0][2, :, 4::16, 5::16] = 0.7 * step
+    symbols = quantise(bands, tables, quality)
+    assert [bool(x.any()) for x in symbols["detail"][0]] == [True, False, True]
+    streams = frugal.encode(symbols, quality, bands)
+    assert [bool(x.any()) for x in symbols["detail"][0]] == [True, False, False]
+    assert streams["detail"][0] == 0b10000000
+    assert equal(frugal.decode(streams, size, quality), symbols) > 0
+    assert frugal.encode(symbols, quality) == streams
+
+
+@pytest.mark.parametrize("scale", [0.2, 0.5, 2.0])
+def test_what_was_thinned_is_written_as_if_it_had_been_chosen_so(frugal, tables, scale):
+    random, size = np.random.default_rng(0), (36, 52)
+    bands = {
+        x.name: [torch.from_numpy(random.laplace(0, scale, s)).float() for s in band_shapes(x, size)]
+        for x in tables.levels
+    }
+    symbols = quantise(bands, tables, 5)
+    before = [np.count_nonzero(x) for held in symbols.values() for x in held]
+    streams = frugal.encode(symbols, 5, bands)
+    assert sum(before) > sum(np.count_nonzero(x) for held in symbols.values() for x in held)
+    assert equal(frugal.decode(streams, size, 5), symbols) > 0
+    assert frugal.encode(symbols, 5) == streams
+
+
 @pytest.mark.parametrize("quality", range(1, 9))
 def test_what_is_decoded_is_near_what_was_coded(codec, tables, quality):
     """For features that the basis spans, the error of a map stays near what steps of this size must make."""
@@ -193,7 +234,7 @@ def test_what_is_decoded_is_near_what_was_coded(codec, tables, quality):
     for level in tables.levels:
         shape = (level.components, size[0] // level.stride, size[1] // level.stride)
         spanned = np.einsum("ck,khw->chw", level.basis, random.laplace(0, 6, shape)).astype(np.float32)
-        maps[level.name] = torch.from_numpy(spanned + level.mean[:, None, None])[None]
+        maps[level.name] = torch.from_numpy(level.scale[:, None, None] * (spanned + level.mean[:, None, None]))[None]
     maps["detail"] = maps["detail"] + torch.nn.functional.interpolate(
         maps["context"], scale_factor=2.0, mode="bilinear"
     )

@@ -11,12 +11,14 @@ import torch
 from PIL import Image
 
 from chiasm.camera import read
+from chiasm.coder import PictureCoder
 from chiasm.contracts import Features
 from chiasm.encoders.space import NS
 from chiasm.errors import PacketError, ShapeError, StoreError
 from chiasm.features.layout import padded
 from chiasm.packets import bitstream
 from chiasm.pipeline import Pipeline
+from chiasm.store import lance_store, verification
 
 SIZES = [(1, 1), (1, 5000), (5, 7), (47, 33), (4, 4)]
 
@@ -80,6 +82,37 @@ def test_context_alone_draws_a_coarser_picture(writer, save, similarity):
     full, coarse = writer.reconstruct(key), writer.reconstruct(key, levels=("context",))
     assert coarse.shape == full.shape
     assert 15 < similarity(coarse, pixels(path)) < similarity(full, pixels(path))
+
+
+def test_verifying_reads_each_picture_once_and_decodes_what_it_read(writer, save, monkeypatch):
+    assert writer.encode([save(f"{seed}.png", seed=seed) for seed in range(3)], workers=0).stored == 3
+    rows, packets = [], []
+
+    def read(row, *rest):
+        rows.append(row["key"])
+        return record_of(row, *rest)
+
+    def check(coder, packet):
+        packets.append(packet)
+        return decode(coder, packet)
+
+    record_of, decode = verification.record_of, PictureCoder.check
+    for place in (verification, lance_store):
+        monkeypatch.setattr(place, "record_of", read)
+    monkeypatch.setattr(PictureCoder, "check", check)
+    assert writer.store.verify(writer.check).sound
+    assert rows == writer.keys()
+    assert len(packets) == 3
+
+
+def test_a_record_that_cannot_be_decoded_is_told_why(writer, save):
+    writer.encode([save("a.png")], workers=0)
+    record = writer.store.get(writer.keys()[0])
+    assert writer.check(record) is None
+    streams = {**record.packet.streams, "detail": record.packet.streams["detail"][:-1]}
+    assert "checksum of level 'detail'" in writer.check(
+        replace(record, packet=replace(record.packet, streams=streams))
+    )
 
 
 def test_features_gives_the_levels_asked_for_and_the_same_ones(writer, save):

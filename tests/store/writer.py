@@ -12,7 +12,7 @@ import random
 import sys
 from collections.abc import Sequence
 
-from chiasm.contracts import Packet, Record
+from chiasm.contracts import Packet, Record, Sensor
 from chiasm.store import open_store
 
 LEVELS = ("context", "detail")
@@ -21,6 +21,19 @@ SPACE = "ns-1"
 
 def key_of(number: int, feature_id: str = "ns-rgb@1") -> str:
     return hashlib.sha256(f"{number} {feature_id}".encode()).hexdigest()
+
+
+SENSOR = Sensor(
+    (2.0, 1.0, 1.5),
+    ((1.5, -0.4, -0.1), (-0.2, 1.4, -0.2), (0.0, -0.5, 1.5)),
+    shot=1e-3,
+    read=1e-5,
+    camera="Made Up 5",
+    iso=400.0,
+    pattern="GBRG",
+    black=(64.0, 65.0, 65.0, 64.5),
+    white=4095.0,
+)
 
 
 def record(
@@ -36,7 +49,8 @@ def record(
     packet = Packet(space, "ladder", 3, "", (48 + number % 5, 64), 512, streams)
     places = (f"/photos/{number:05d}.jpg",) if uris is None else tuple(uris)
     digest = hashlib.sha256(str(number).encode()).hexdigest()
-    return Record(key_of(number, feature_id), digest, feature_id, "ladder@3", packet, 12_345, places)
+    sensor = None if number % 3 else SENSOR
+    return Record(key_of(number, feature_id), digest, feature_id, "ladder@3", packet, 12_345, places, sensor)
 
 
 def main(path: str, start: int, batches: int, size: int) -> None:

@@ -177,4 +177,4 @@ def test_every_parameter_is_in_exactly_one_group(small):
     held = [id(parameter) for group in groups for parameter in group["params"]]
     assert len(held) == len(set(held))
     assert set(held) == {id(parameter) for parameter in module.parameters()}
-    assert [group["pace"] for group in groups] == [0.03, 1.0, 10.0]
+    assert [group["pace"] for group in groups] == [0.1, 1.0, 10.0, 60.0]

@@ -7,8 +7,7 @@ import math
 import pytest
 import torch
 
-from chiasm.contracts import Features
-from chiasm.training.rate import LocalLaplace, RateModel, _LaplaceBits, laplace_log_mass
+from chiasm.training.rate import LocalLaplace, RateModel, _LaplaceBits, coded, laplace_log_mass
 
 
 @pytest.mark.parametrize("scale", [0.05, 0.3, 1.0, 4.0, 30.0])
@@ -57,19 +56,19 @@ def test_louder_surroundings_make_loud_coefficients_cheaper_and_quiet_ones_deare
     assert model(quiet, torch.zeros(1, 1, 8, 8)) < model(quiet, torch.full((1, 1, 8, 8), 50.0))
 
 
-def features() -> Features:
+def parts() -> tuple[torch.Tensor, torch.Tensor]:
     draws = torch.Generator().manual_seed(0)
-    shapes = {"context": (2, 64, 16, 16), "detail": (2, 64, 32, 32)}
-    return Features({name: 5 * torch.randn(shape, generator=draws) for name, shape in shapes.items()})
+    context, finer = (5 * torch.randn(2, 64, size, size, generator=draws) for size in (16, 32))
+    return context, finer
 
 
 def test_a_finer_step_decodes_closer_and_costs_more():
     torch.manual_seed(0)
-    model, given = RateModel(), features()
+    model, given = RateModel(), parts()
     errors, costs = [], []
     for step in (0.01, 1.0, 4.0):
-        decoded, bits = model(given, torch.full((2,), step), 1)
-        errors.append(max((decoded.maps[name] - x).abs().max().item() for name, x in given.maps.items()))
+        *decoded, bits = model(*given, torch.full((2,), step), 1)
+        errors.append(max((y - x).abs().max().item() for x, y in zip(given, decoded, strict=True)))
         costs.append(bits[0].item())
         assert bits.shape == (1,)
     assert errors == sorted(errors)
@@ -78,12 +77,21 @@ def test_a_finer_step_decodes_closer_and_costs_more():
 
 
 def test_every_parameter_of_the_rate_model_learns_and_the_features_hear_of_it():
-    given = features()
-    maps = {name: x.clone().requires_grad_() for name, x in given.maps.items()}
+    given = [x.clone().requires_grad_() for x in parts()]
     model = RateModel()
-    _, bits = model(Features(maps), torch.ones(2), 2)
+    *_, bits = model(*given, torch.ones(2), 2)
     bits.sum().backward()
     learned = [name for name, parameter in model.named_parameters() if parameter.grad.abs().sum() > 0]
     assert learned == [name for name, _ in model.named_parameters()]
     assert len(learned) == 6
-    assert all(x.grad.abs().sum() > 0 for x in maps.values())
+    assert all(x.grad.abs().sum() > 0 for x in given)
+
+
+def test_coding_rounds_parts_of_any_size_and_leaves_those_of_step_0_alone():
+    context, finer = parts()
+    context, finer = context[..., :5, :7], finer[..., :10, :14]
+    deep, shallow = coded(context, finer, torch.tensor([0.0, 2.0]))
+    assert torch.equal(deep[0], context[0])
+    assert torch.equal(shallow[0], finer[0])
+    assert torch.equal(shallow[1], 2 * (finer[1] / 2).round())
+    assert 0.1 < (deep[1] - context[1]).abs().max() < 4

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import chiasm
 from chiasm import zoo
+from chiasm.encoders.space import NS, SpaceEncoder
 from chiasm.errors import ZooError
 from chiasm.pipeline import Pipeline
+from chiasm.tasks.reconstruct import ReconstructHead
 
 CARD = ("data", "licence", "scores", "command", "sha256", "bytes", "parameters")
 TRAINED = [entry for entry in zoo.ENTRIES.values() if entry.file]
@@ -58,7 +61,7 @@ def test_every_card_belongs_to_an_entry_and_every_file_to_a_card():
 
 def test_an_untrained_entry_says_so():
     untrained = [entry for entry in zoo.ENTRIES.values() if not entry.file]
-    assert [entry.name for entry in untrained] == ["test-space"]
+    assert [entry.name for entry in untrained] == ["test-space", "test-mosaics"]
     assert untrained[0].card["trained"] is False
     assert untrained[0].feature_id == f"test-space@untrained/{zoo.PREPROCESSING}"
 
@@ -83,6 +86,27 @@ def test_weights_for_another_network_are_refused(monkeypatch):
     monkeypatch.setitem(zoo.ENTRIES, "ns-rgb", narrow)
     with pytest.raises(ZooError, match="does not fit this chiasm's network"):
         zoo.encoder("ns-rgb")
+
+
+def test_the_weights_of_a_training_run_are_its_encoder_and_decoder(tmp_path):
+    made = {"encoder": SpaceEncoder("rgb"), "decoder": ReconstructHead(NS)}
+    held = {f"{name}.{key}": x.half() for name, part in made.items() for key, x in part.state_dict().items()}
+    save_file(held, tmp_path / "ns.safetensors")
+    for name, found in zip(made, zoo.space_of(tmp_path / "ns.safetensors"), strict=True):
+        assert not found.training
+        assert not any(parameter.requires_grad for parameter in found.parameters())
+        assert all(torch.equal(x, held[f"{name}.{key}"].float()) for key, x in found.state_dict().items())
+
+
+@pytest.mark.parametrize("kind", ["not weights", "other weights"])
+def test_a_file_of_something_else_is_no_training_run(tmp_path, kind):
+    path = tmp_path / "ns.safetensors"
+    if kind == "not weights":
+        path.write_bytes(b"a letter to a friend")
+    else:
+        save_file({"encoder.weight": torch.zeros(3)}, path)
+    with pytest.raises(ZooError, match=r"(?s)does not hold weights of the recipe space \(.*name ns\.safetensors"):
+        zoo.space_of(path)
 
 
 def test_an_untrained_entry_is_the_same_each_time_and_leaves_the_random_state_alone():

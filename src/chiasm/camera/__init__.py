@@ -1,17 +1,21 @@
-"""Photographs on disk to upright sRGB pixels, safely.
+"""Photographs and RAW files on disk to upright pixels, safely.
 
-    files, folders ──find──► paths ──decode / DecoderPool──► Picture ──frame, tile──► Frame, tensors
+    files, folders ──find──► paths ──decode / DecoderPool──► Picture, Mosaic ──frame, tile──► Frame, tensors
                                               └──► ImageError with one word why
 
-In: files that nobody vouches for. Out: `Picture` (H x W x 3, uint8 or uint16, sRGB, upright, with the digest
-of the file) or `ImageError`, never anything else. `decode` works in this process; `DecoderPool` decodes in
-processes that may crash or hang without taking the job along. Importing this package does not import torch.
+In: files that nobody vouches for. Out: a `Shot`, or `ImageError`, never anything else. A shot is a `Picture` (H x W x
+3, uint8 or uint16, sRGB, upright, with the digest of the file) or, from a camera's RAW file, a `Mosaic` (H x W, uint16
+counts in RGGB cells, upright, with its `Sensor`); `kind`, `sensor`, `size`, `tile` and `frame` are of both.
+
+`decode` works in this process; `DecoderPool` decodes in processes that may crash or hang without taking the job
+along. Importing this package does not import torch.
 """
 
 from chiasm.camera.decoder import decode, read
 from chiasm.camera.limits import Limits
 from chiasm.camera.listing import find
+from chiasm.camera.mosaic import Mosaic, Shot
 from chiasm.camera.picture import Picture, uri_of
 from chiasm.camera.pool import DecoderPool
 
-__all__ = ["DecoderPool", "Limits", "Picture", "decode", "find", "read", "uri_of"]
+__all__ = ["DecoderPool", "Limits", "Mosaic", "Picture", "Shot", "decode", "find", "read", "uri_of"]

@@ -9,7 +9,10 @@ from __future__ import annotations
 import os
 from typing import BinaryIO, Literal
 
-Format = Literal["JPEG", "PNG", "WebP", "TIFF", "AVIF"]
+from chiasm.camera import directories
+
+Format = Literal["JPEG", "PNG", "WebP", "TIFF", "AVIF", "DNG", "CR2", "CR3", "RAF", "ORF", "RW2", "X3F", "RAW"]
+RAW_FORMATS: tuple[Format, ...] = ("DNG", "CR2", "CR3", "RAF", "ORF", "RW2", "X3F", "RAW")  # RAW: any other TIFF-like
 HEADER_BYTES = 64
 
 _SIGNATURES: tuple[tuple[bytes, Format], ...] = (
@@ -19,6 +22,12 @@ _SIGNATURES: tuple[tuple[bytes, Format], ...] = (
     (b"MM\0*", "TIFF"),
     (b"II+\0", "TIFF"),
     (b"MM\0+", "TIFF"),
+    (b"FUJIFILMCCD-RAW", "RAF"),
+    (b"IIRO", "ORF"),
+    (b"IIRS", "ORF"),
+    (b"MMOR", "ORF"),
+    (b"IIU\0", "RW2"),
+    (b"FOVb", "X3F"),
 )
 
 # Pictures that we know and do not read: their owner is better served by "convert it" than by "not an image".
@@ -37,18 +46,34 @@ _REFUSED: tuple[tuple[bytes, str], ...] = (
     (b"\x8aMNG", "MNG"),
 )
 
-_TIFF_WIDTHS = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}  # bytes of each type; of the others 1
-_TIFF_STARTS, _TIFF_LENGTHS = (273, 324), (279, 325)  # of strips, of tiles
+
+def format_of(file: BinaryIO) -> Format | None:
+    """The format of a file by its content, or None when chiasm does not read it.
+
+    A TIFF counts as RAW when its directories say so; its first bytes do not.
+    """
+    file.seek(0)
+    header = file.read(HEADER_BYTES)
+    kind = _format_of_header(header)
+    if kind != "TIFF":
+        return kind
+    if header[8:10] == b"CR":
+        return "CR2"
+    found = directories.read(file)
+    if any(directories.DNG_VERSION in directory.fields for directory in found[:1]):
+        return "DNG"
+    sensors = {directories.COLOUR_FILTER_ARRAY, directories.LINEAR_RAW}
+    return "RAW" if any(sensors & {*each.numbers(directories.PHOTOMETRIC)} for each in found) else "TIFF"
 
 
-def format_of(header: bytes) -> Format | None:
-    """The format that a file beginning with these bytes has, or None when chiasm does not read it."""
+def _format_of_header(header: bytes) -> Format | None:
     for magic, name in _SIGNATURES:
         if header.startswith(magic):
             return name
     if header[:4] == b"RIFF" and header[8:12] == b"WEBP":
         return "WebP"
-    return "AVIF" if _brands(header) & {b"avif", b"avis"} else None
+    brands = _brands(header)
+    return "CR3" if b"crx " in brands else "AVIF" if brands & {b"avif", b"avis"} else None
 
 
 def refused_format_of(header: bytes) -> str | None:
@@ -73,10 +98,11 @@ def is_cut_short(file: BinaryIO, kind: Format) -> bool:
         "JPEG": _jpeg_lacks_end,
         "PNG": _png_lacks_end,
         "WebP": _riff_lacks_end,
-        "TIFF": _directory_lacks_end,
         "AVIF": _boxes_lack_end,
+        "CR3": _boxes_lack_end,
+        "RAF": _raf_lacks_end,
     }
-    return lacks_end[kind](file, file.seek(0, os.SEEK_END))
+    return lacks_end.get(kind, _directories_lack_end)(file, file.seek(0, os.SEEK_END))
 
 
 def _jpeg_lacks_end(file: BinaryIO, size: int) -> bool:
@@ -100,37 +126,17 @@ def _png_lacks_end(file: BinaryIO, size: int) -> bool:
     return True
 
 
-def _directory_lacks_end(file: BinaryIO, size: int) -> bool:
-    """Whether the first directory of a TIFF, or what it points to, lies beyond the end."""
-    file.seek(0)
-    head = file.read(8)
-    order: Literal["little", "big"] = "little" if head.startswith(b"II") else "big"
+def _directories_lack_end(file: BinaryIO, size: int) -> bool:
+    """Whether a directory of a TIFF-like file, or what one points to, lies beyond the end."""
+    return size < 8 or directories.cut_short(directories.read(file), size)
 
-    def number(data: bytes) -> int:
-        return int.from_bytes(data, order)
 
-    if number(head[2:4]) != 42:  # a BigTIFF: rare, and its failure keeps the general word
-        return False
-    start = number(head[4:])
-    file.seek(start)
-    count = number(file.read(2))
-    table = file.read(12 * count)
-    if not count or len(table) < 12 * count:
-        return start + 2 + 12 * count > size
-    starts, lengths = [0], [0]
-    for entry in (table[at : at + 12] for at in range(0, len(table), 12)):
-        tag, kind, items = number(entry[:2]), number(entry[2:4]), number(entry[4:8])
-        width = _TIFF_WIDTHS.get(kind, 1)
-        values = entry[8 : 8 + width * items]
-        if width * items > 4:
-            if number(entry[8:]) + width * items > size:
-                return True
-            file.seek(number(entry[8:]))
-            values = file.read(width * items)
-        if tag in (*_TIFF_STARTS, *_TIFF_LENGTHS):
-            found = [number(values[at : at + width]) for at in range(0, len(values), width)]
-            starts, lengths = (found, lengths) if tag in _TIFF_STARTS else (starts, found)
-    return any(at + length > size for at, length in zip(starts, lengths, strict=False))
+def _raf_lacks_end(file: BinaryIO, size: int) -> bool:
+    """Whether the preview, the description or the counts of a Fujifilm file lie beyond the end."""
+    file.seek(84)
+    places = file.read(24)
+    numbers = [int.from_bytes(places[at : at + 4], "big") for at in range(0, 24, 4)]
+    return len(places) < 24 or any(sum(numbers[at : at + 2]) > size for at in (0, 2, 4))
 
 
 def _boxes_lack_end(file: BinaryIO, size: int) -> bool:

@@ -1,9 +1,10 @@
-"""One file that nobody vouches for to one Picture, in this process.
+"""One file that nobody vouches for to one Picture or Mosaic, in this process.
 
     path ──open, size──► header ──format, pixels──► Pillow ──load──► colour.to_srgb ──► Picture
+                                     └──► LibRaw, or counts with a description ──► Mosaic
 
 Each arrow refuses before the next one pays: the bytes are counted before they are read, the pixels before
-they are allocated. Pillow's decoders are C code, and C code can crash: hostile files belong in a DecoderPool.
+they are allocated. The decoders are C code, and C code can crash: hostile files belong in a DecoderPool.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from io import BufferedReader
 from pathlib import Path
+from typing import NoReturn
 
 from PIL import (
     AvifImagePlugin,
@@ -29,8 +32,9 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from chiasm.camera import colour, container
-from chiasm.camera.limits import DEFAULT, Limits
+from chiasm.camera import colour, container, headerless, rawfile
+from chiasm.camera.limits import DEFAULT, Limits, refuse_size
+from chiasm.camera.mosaic import Mosaic, Shot
 from chiasm.camera.picture import Picture, Pixels, uri_of
 from chiasm.contracts import Frame
 from chiasm.errors import ImageError, Reason
@@ -49,17 +53,22 @@ _ONE_AT_A_TIME = threading.RLock()
 
 
 def read(path: Path | str, limits: Limits = DEFAULT) -> Frame:
-    """One photograph as a Frame: float32 3 x H x W, sRGB in [0, 1], upright.
+    """One photograph as a Frame: float32 3 x H x W, sRGB in [0, 1], upright; 1 x H x W, linear, for RAW.
 
     Raises ImageError, whose `reason` is one word. Runs in this process; see `decode`.
     """
     return decode(path, limits).frame()
 
 
-def decode(path: Path | str, limits: Limits = DEFAULT) -> Picture:
-    """One JPEG, PNG, WebP, TIFF or AVIF file as upright sRGB, H x W x 3.
+def decode(path: Path | str, limits: Limits = DEFAULT) -> Shot:
+    """One JPEG, PNG, WebP, TIFF or AVIF file as upright sRGB, H x W x 3; one RAW file as an upright Mosaic.
 
-    The content decides the format, not the suffix. EXIF rotation and colour profiles are applied;
+    The content decides the format, not the suffix; only counts without a header (see `headerless`) are known by
+    theirs, .raw, and the description beside them. RAW needs rawpy. A RAW file that has all three colours of each
+    pixel (linear DNG, sRAW) is no mosaic: it is developed to a Picture of 16 bits, with the camera's white balance and
+    nothing brightened.
+
+    EXIF rotation and colour profiles are applied;
     transparency is laid over white; of an animation the first frame counts. 16-bit grey PNG and TIFF give
     uint16. Everything else gives uint8: Pillow reads 16-bit RGB only to 8 bits (it keeps the upper byte),
     AVIF of 10 and 12 bits likewise.
@@ -73,8 +82,8 @@ def decode(path: Path | str, limits: Limits = DEFAULT) -> Picture:
     name = uri_of(path)
     with _opened(path, name) as file:
         before = os.fstat(file.fileno())
-        kind = _admit(file, before.st_size, name, limits)
-        pixels = _pixels(file, kind, name, limits)
+        _admit(file, before.st_size, name, limits)
+        taken = _taken(file, Path(path), name, limits)
         try:
             file.seek(0)
             digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -85,14 +94,20 @@ def decode(path: Path | str, limits: Limits = DEFAULT) -> Picture:
         raise ImageError(
             f"{name}: the file changed while it was read; try again when it is complete", "unreadable"
         )
-    return Picture(pixels, digest, before.st_size, name)
+    if isinstance(taken, Mosaic):
+        return replace(taken, digest=taken.digest or digest, source_bytes=before.st_size, uri=name)
+    return Picture(taken, digest, before.st_size, name)
 
 
 def count_pixels(path: Path | str) -> int:
     """Height times width as the header says, 0 when it says nothing. For planning; `decode` checks itself."""
     try:
         with _opened(path, "") as file, _in_silence():
-            kind = container.format_of(file.read(container.HEADER_BYTES))
+            if headerless.is_described(Path(path)):
+                return os.fstat(file.fileno()).st_size // 2  # nearly always two bytes each
+            kind = container.format_of(file)
+            if kind in container.RAW_FORMATS:
+                return rawfile.count_pixels(file)
             if kind is None:
                 return 0
             file.seek(0)
@@ -129,8 +144,8 @@ def _unreadable(name: str, error: Exception) -> ImageError:
     return ImageError(f"{name}: cannot be opened ({why}); check the path and its permissions", "unreadable")
 
 
-def _admit(file: BufferedReader, size: int, name: str, limits: Limits) -> container.Format:
-    """The format of a file that is neither empty nor too large; reads its first bytes only."""
+def _admit(file: BufferedReader, size: int, name: str, limits: Limits) -> None:
+    """Refuse a file that is empty or too large, unread."""
     if size == 0:
         raise ImageError(f"{name}: expected a picture, got a file of 0 bytes; copy it again", "empty")
     if size > limits.file_bytes:
@@ -139,13 +154,31 @@ def _admit(file: BufferedReader, size: int, name: str, limits: Limits) -> contai
             "raise Limits.file_bytes if it is good",
             "too-large",
         )
+
+
+def _taken(file: BufferedReader, path: Path, name: str, limits: Limits) -> Pixels | Mosaic:
+    """What the file holds, by whichever decoder its content asks for."""
     try:
-        header = file.read(container.HEADER_BYTES)
+        # First, because counts have no header and may begin with anything, a signature included.
+        if headerless.is_described(path):
+            return headerless.read(file, path, name, limits)
+        kind = container.format_of(file)
+        if kind in container.RAW_FORMATS:
+            return rawfile.read(file, kind, name, limits)
+    except MemoryError as error:
+        raise ImageError(f"{name}: too large to decode here (out of memory); make it smaller", "too-large") from error
     except OSError as error:
         raise _unreadable(name, error) from error
-    if kind := container.format_of(header):
-        return kind
-    wanted = ", ".join(_OPENERS)
+    return _pixels(file, kind or _refuse(file, path, name), name, limits)
+
+
+def _refuse(file: BufferedReader, path: Path, name: str) -> NoReturn:
+    """Raises the ImageError for content that is of no known format."""
+    if path.suffix.lower() == headerless.SUFFIX:
+        raise headerless.undescribed(path, name)
+    file.seek(0)
+    header = file.read(container.HEADER_BYTES)
+    wanted = f"{', '.join(_OPENERS)} or RAW"
     if refused := container.refused_format_of(header):
         raise ImageError(f"{name}: expected one of {wanted}, got {refused}; convert it first", "unsupported")
     raise ImageError(f"{name}: expected one of {wanted}, got bytes {header[:8].hex()}...", "not-an-image")
@@ -181,13 +214,7 @@ def _in_silence() -> Iterator[None]:
 
 
 def _check_header(image: Image.Image, kind: container.Format, name: str, limits: Limits) -> None:
-    width, height = image.size
-    if width * height > limits.pixels:
-        raise ImageError(
-            f"{name}: expected at most {limits.pixels} pixels, got {height} x {width}; "
-            "make it smaller or raise Limits.pixels",
-            "too-large",
-        )
+    refuse_size(image.height, image.width, name, limits)
     if image.mode not in colour.MODES:
         raise ImageError(
             f"{name}: expected pixels of 8 or 16 bits, got {kind} of mode {image.mode!r} "

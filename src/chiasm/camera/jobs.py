@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from chiasm.camera.picture import Picture
+from chiasm.camera.mosaic import Shot
 from chiasm.camera.worker import file_bytes
 from chiasm.errors import ImageError
 
@@ -20,7 +20,7 @@ class Job:
 
     path: Path
     file_bytes: int
-    outcome: Picture | ImageError | None = None
+    outcome: Shot | ImageError | None = None
     asked: int = 0
     waits: bool = False  # for its turn: a large one that may not begin yet
 
@@ -29,7 +29,7 @@ class Job:
         """Bytes that it takes now, a worker's share not counted."""
         if self.outcome is None:
             return 0 if self.waits else self.asked
-        return self.outcome.pixels.nbytes if isinstance(self.outcome, Picture) else 0
+        return 0 if isinstance(self.outcome, ImageError) else self.outcome.nbytes
 
 
 class Line:
@@ -61,7 +61,7 @@ class Line:
         decoding = any(other.asked and not other.waits and other.outcome is None for other in self.jobs)
         return job is self.jobs[0] and not decoding
 
-    def pop(self) -> tuple[Path, Picture | ImageError]:
+    def pop(self) -> tuple[Path, Shot | ImageError]:
         """The first job's path and outcome; nothing here holds the picture any more."""
         job = self.jobs.popleft()
         assert job.outcome is not None

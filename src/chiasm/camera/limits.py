@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from chiasm.errors import ConfigError
+from chiasm.errors import ConfigError, ImageError
 
 
 @dataclass(frozen=True)
@@ -34,3 +34,13 @@ class Limits:
 
 
 DEFAULT = Limits()
+
+
+def refuse_size(height: int, width: int, name: str, limits: Limits) -> None:
+    """Raises ImageError (too-large) when a picture of this size has more pixels than it may."""
+    if width * height > limits.pixels:
+        raise ImageError(
+            f"{name}: expected at most {limits.pixels} pixels, got {height} x {width}; "
+            "make it smaller or raise Limits.pixels",
+            "too-large",
+        )

@@ -6,8 +6,11 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from chiasm.camera import headerless
+
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".tif", ".tiff", ".avif", ".avifs"}
+    | {".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".pef", ".srw", ".x3f"}
 )
 
 
@@ -15,8 +18,9 @@ def find(paths: Iterable[Path | str] | Path | str) -> list[Path]:
     """The pictures among files and folders, in the order given; each folder is searched through and sorted.
 
     A path that is not a folder is kept whatever it is, also when it is missing: its failure must be recorded,
-    not hidden. In folders the suffix decides (SUFFIXES, any case). What several paths or links lead to is
-    listed once, under the first of them. Folders that cannot be read are passed over; loops of links end.
+    not hidden. In folders the suffix decides (SUFFIXES, any case; .raw where its description lies beside it).
+    What several paths or links lead to is listed once, under the first of them. Folders that cannot be read are passed
+    over; loops of links end.
     """
     given = [paths] if isinstance(paths, (str, os.PathLike)) else paths
     found: dict[str, Path] = {}
@@ -45,8 +49,13 @@ def _search(folder: Path) -> Iterator[Path]:
         for entry in sorted(entries, key=_name, reverse=True):  # the first folder is popped first
             if _is_folder(entry):
                 waiting.append(here / entry.name)
-            elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:  # noqa: PTH122, ".jpg" alone has no suffix
+            elif _is_picture(here / entry.name):
                 yield here / entry.name
+
+
+def _is_picture(path: Path) -> bool:
+    suffix = os.path.splitext(path.name)[1].lower()  # noqa: PTH122, ".jpg" alone has no suffix
+    return suffix in SUFFIXES or headerless.is_described(path)
 
 
 def _name(entry: os.DirEntry[str]) -> str:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from chiasm.contracts import Frame
+from chiasm.contracts import Frame, Kind
 from chiasm.errors import ShapeError
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ class Picture:
     digest: str
     source_bytes: int
     uri: str
+    kind: ClassVar[Kind] = "rgb"
+    sensor: ClassVar[None] = None  # a Mosaic has one
 
     def __post_init__(self) -> None:
         shape, kind = self.pixels.shape, self.pixels.dtype
@@ -44,6 +46,11 @@ class Picture:
     def size(self) -> tuple[int, int]:
         """Height and width in pixels."""
         return int(self.pixels.shape[0]), int(self.pixels.shape[1])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the pixels take in memory."""
+        return int(self.pixels.nbytes)
 
     def tile(self, top: int, left: int, bottom: int, right: int) -> Tensor:
         """The rows top..bottom and columns left..right (ends excluded) as float32 3 x h x w in [0, 1].

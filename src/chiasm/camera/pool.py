@@ -30,7 +30,8 @@ from typing import Self
 from chiasm.camera.decoder import decode as decode_file
 from chiasm.camera.jobs import Job, Line
 from chiasm.camera.limits import DEFAULT, Limits
-from chiasm.camera.picture import Picture, uri_of
+from chiasm.camera.mosaic import Shot
+from chiasm.camera.picture import uri_of
 from chiasm.camera.worker import Decode, attempt, outcome_of, receive, send
 from chiasm.errors import ChiasmError, ConfigError, ImageError
 
@@ -182,8 +183,8 @@ class DecoderPool:
         """End the workers. Pictures that were yielded stay valid; the pool cannot be used again."""
         self._ending()
 
-    def decode_all(self, paths: Iterable[Path]) -> Iterator[tuple[Path, Picture | ImageError]]:
-        """Each path with its Picture or ImageError, in the order of the paths, which are taken as needed.
+    def decode_all(self, paths: Iterable[Path]) -> Iterator[tuple[Path, Shot | ImageError]]:
+        """Each path with its Picture, Mosaic or ImageError, in the order of the paths, which are taken as needed.
 
         Raises ConfigError when the pool is closed or in another decode_all, ChiasmError when a worker cannot
         be started.

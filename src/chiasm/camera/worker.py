@@ -1,6 +1,6 @@
 """The process that decodes: what runs in it, and the wire to the pool. It may crash or hang at any time.
 
-    pool ──{"path"}──► worker ──decode──► {"picture"} + an open nameless file with the pixels, or {"error"}
+    pool ──{"path"}──► worker ──decode──► {"kind"} + an open nameless file with the pixels, or {"error"}
                           └──{"asks"}──► pool ──{"go"}──► worker, before the decoding of a large picture
 
 Both directions are lines of JSON over a socket pair. Pixels travel as a descriptor of a file without a name,
@@ -21,19 +21,24 @@ import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from chiasm.camera.decoder import count_pixels
 from chiasm.camera.limits import Limits
-from chiasm.camera.picture import Picture, Pixels, uri_of
+from chiasm.camera.mosaic import Mosaic, Shot
+from chiasm.camera.picture import Picture, uri_of
+from chiasm.contracts import Sensor
 from chiasm.errors import ImageError
 
-Decode = Callable[[Path, Limits], Picture]
+Decode = Callable[[Path, Limits], Shot]
 Message = dict[str, Any]
+Array = NDArray[np.uint8] | NDArray[np.uint16]
 
 _BYTES_PER_PIXEL = 8  # 4 in Pillow's image, 3 in ours, and some
 _LINE_BYTES = 2**16
@@ -42,7 +47,7 @@ _CLOSE_ON_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)  # absent on macOS
 _MAPPED_FROM = 2**24
 
 
-def attempt(decode: Decode, path: Path, limits: Limits) -> Picture | ImageError:
+def attempt(decode: Decode, path: Path, limits: Limits) -> Shot | ImageError:
     """What decoding gives, an error included. Whatever else a user's own decoder raises counts as damaged."""
     try:
         return decode(path, limits)
@@ -123,19 +128,22 @@ def _confine(limits: Limits) -> None:
     os.close(silence)
 
 
-def _answer(wire: socket.socket, outcome: Picture | ImageError, shelf: int) -> None:
+def _answer(wire: socket.socket, outcome: Shot | ImageError, shelf: int) -> None:
     """Send what became of a picture; small ones in a file that stays, which saves fresh memory."""
     if isinstance(outcome, ImageError):
         send(wire, {"error": str(outcome)[:4000], "reason": outcome.reason})
         return
-    pixels = outcome.pixels if outcome.pixels.flags.c_contiguous else outcome.pixels.copy()
-    about = {
-        "picture": outcome.uri,
+    held: Array = outcome.values if isinstance(outcome, Mosaic) else outcome.pixels
+    pixels = held if held.flags.c_contiguous else held.copy()
+    about: Message = {
+        "kind": outcome.kind,
         "shape": pixels.shape,
         "dtype": pixels.dtype.name,
         "digest": outcome.digest,
         "source_bytes": outcome.source_bytes,
     }
+    if isinstance(outcome, Mosaic):
+        about |= {"black": outcome.black, "white": outcome.white, "sensor": asdict(outcome.sensor)}
     if pixels.nbytes < _MAPPED_FROM:  # the pool copies these before it asks for the next picture
         _write(shelf, _bytes_of(pixels))
         send(wire, about, shelf)
@@ -162,7 +170,7 @@ def _write(descriptor: int, data: memoryview) -> None:
         written += os.pwrite(descriptor, data[written : written + 2**30], written)
 
 
-def _bytes_of(pixels: Pixels) -> memoryview:
+def _bytes_of(pixels: Array) -> memoryview:
     return pixels.reshape(-1).view(np.uint8).data
 
 
@@ -191,7 +199,7 @@ def receive(wire: socket.socket) -> tuple[Message, int | None] | None:
     return json.loads(line), descriptor
 
 
-def outcome_of(message: Message, descriptor: int | None, uri: str) -> Picture | ImageError:
+def outcome_of(message: Message, descriptor: int | None, uri: str) -> Shot | ImageError:
     """The pool's side of `_answer`. Takes over the descriptor."""
     if "error" in message or descriptor is None:
         return ImageError(message["error"], message["reason"])
@@ -199,10 +207,19 @@ def outcome_of(message: Message, descriptor: int | None, uri: str) -> Picture | 
         pixels = _received_pixels(descriptor, tuple(message["shape"]), np.dtype(message["dtype"]))
     finally:
         os.close(descriptor)
+    if message["kind"] == "raw":
+        black, white, sensor = tuple(message["black"]), message["white"], _received_sensor(message["sensor"])
+        return Mosaic(pixels.view(np.uint16), black, white, sensor, message["digest"], message["source_bytes"], uri)
     return Picture(pixels, message["digest"], message["source_bytes"], uri)
 
 
-def _received_pixels(descriptor: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Pixels:
+def _received_sensor(told: Message) -> Sensor:
+    """A Sensor whose tuples came as JSON's lists."""
+    tuples = {name: tuple(told[name]) for name in ("gains", "black")}
+    return Sensor(**{**told, **tuples, "matrix": tuple(map(tuple, told["matrix"]))})
+
+
+def _received_pixels(descriptor: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     import mmap
 
     size = int(np.prod(shape)) * dtype.itemsize
@@ -212,7 +229,7 @@ def _received_pixels(descriptor: int, shape: tuple[int, ...], dtype: np.dtype[An
     if size >= _MAPPED_FROM:
         mapped = mmap.mmap(descriptor, size, access=mmap.ACCESS_READ)
         return np.frombuffer(mapped, dtype).reshape(shape)
-    pixels: Pixels = np.empty(shape, dtype)
+    pixels: Array = np.empty(shape, dtype)
     target, done = _bytes_of(pixels), 0
     while done < size:
         part = os.preadv(descriptor, [target[done:]], done)

@@ -1,9 +1,10 @@
 """The command line: each verb parses, calls the library, and prints.
 
-    group      verbs, suggestions, errors to exit codes        pictures   encode, reconstruct, pack, unpack
+    group      verbs, suggestions, errors to exit codes        pictures   encode, reconstruct, predict, pack, unpack
     options    options that several verbs share                stores     inspect, verify
-    terminal   JSON lines, messages, tables, progress          models     zoo, train, evaluate
-    outputs    files written whole, and their names            machine    doctor
+    terminal   JSON lines, messages, tables, progress          training   train
+    outputs    files written whole, and their names            models     zoo, evaluate
+                                                               machine    doctor
 
 Nothing here imports torch, numpy or lance before a verb runs, so every `--help` is instant.
 """
@@ -15,9 +16,10 @@ import click
 import chiasm
 from chiasm.cli.group import VerbGroup
 from chiasm.cli.machine import doctor
-from chiasm.cli.models import evaluate, train, zoo
-from chiasm.cli.pictures import encode, pack, reconstruct, unpack
+from chiasm.cli.models import evaluate, zoo
+from chiasm.cli.pictures import encode, pack, predict, reconstruct, unpack
 from chiasm.cli.stores import inspect, verify
+from chiasm.cli.training import train
 
 __all__ = ["main"]
 
@@ -35,11 +37,12 @@ def main() -> None:
       3    an error that stops everything: a bad store, packet, config or disk
       70   a bug in chiasm; the traceback was printed
       130  interrupted; what a store had committed is safe, and the same command goes on
+      141  nobody reads the output any more, as after `| head -1`
 
     With --json every verb prints one JSON object a line on stdout, the last one being {"event": "summary", ...},
     or {"event": "error", ...} before an exit with 3, 70 or 130. Messages go to stderr.
     """
 
 
-for verb in (encode, reconstruct, inspect, pack, unpack, verify, zoo, doctor, train, evaluate):
+for verb in (encode, reconstruct, predict, inspect, pack, unpack, verify, zoo, doctor, train, evaluate):
     main.add_command(verb)

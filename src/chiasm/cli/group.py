@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import traceback
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TextIO
 
 import click
@@ -11,7 +16,7 @@ import click
 from chiasm.cli.terminal import Terminal
 from chiasm.errors import ChiasmError, nearest
 
-SOME_FAILED, STOPPED, BUG, INTERRUPTED = 1, 3, 70, 130
+SOME_FAILED, STOPPED, BUG, INTERRUPTED, HUNG_UP = 1, 3, 70, 130, 141
 
 
 class VerbGroup(click.Group):
@@ -27,12 +32,16 @@ class VerbGroup(click.Group):
             ctx.fail(f"there is no {args[0]!r}; {nearest(args[0], self.commands)}")
         return super().resolve_command(ctx, args)
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        with _until_nobody_reads(ctx):  # --help prints here
+            return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> object:
         """Run the verb. Only the outermost group turns errors into exit codes."""
         if ctx.parent is not None:
             return super().invoke(ctx)
         terminal = ctx.ensure_object(Terminal)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _until_nobody_reads(ctx):
             warnings.showwarning = _OneLine(terminal)
             try:
                 return super().invoke(ctx)
@@ -40,6 +49,19 @@ class VerbGroup(click.Group):
                 raise
             except (KeyboardInterrupt, Exception) as error:
                 ctx.exit(_explain(terminal, error))
+
+
+@contextmanager
+def _until_nobody_reads(ctx: click.Context) -> Iterator[None]:
+    """Exit without a word when the reader of what is printed has gone, as with `| head -1`."""
+    try:
+        yield
+    except BrokenPipeError:
+        with Path(os.devnull).open("wb") as nowhere:  # Python will flush both once more at its end
+            for stream in (sys.stdout, sys.stderr):
+                with suppress(OSError):
+                    os.dup2(nowhere.fileno(), stream.fileno())
+        ctx.exit(HUNG_UP)
 
 
 def _explain(terminal: Terminal, error: BaseException) -> int:

@@ -1,10 +1,9 @@
-"""Verbs on models: zoo, train, evaluate."""
+"""Verbs on models: zoo, evaluate."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -14,13 +13,12 @@ from chiasm.cli import options
 from chiasm.cli.group import VerbGroup
 from chiasm.cli.pictures import MODEL
 from chiasm.cli.terminal import Bar, Terminal, columns
-from chiasm.errors import ZooError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from chiasm.pipeline import Pipeline
     from chiasm.validation.pictures import Picture
-    from chiasm.validation.space import Space
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -63,73 +61,6 @@ def _words(value: object) -> str:
 
 
 @click.group(cls=VerbGroup)
-def train() -> None:
-    """Train weights by a recipe."""
-
-
-@train.command("space")
-@click.option(
-    "--data",
-    required=True,
-    multiple=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder of photographs; may be given again.",
-)
-@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of the run.")
-@click.option("--config", type=click.Path(dir_okay=False, path_type=Path), help="TOML file of differences.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="One more difference; may be repeated.")
-@click.option("--device", type=click.Choice(("auto", "cpu", "cuda")), default="auto", help="[default: auto]")
-@click.option("--devices", type=click.IntRange(1), default=1, show_default=True, help="How many of them.")
-@options.common
-@options.pass_terminal
-def train_space(
-    terminal: Terminal,
-    data: tuple[Path, ...],
-    out: Path,
-    config: Path | None,
-    overrides: tuple[str, ...],
-    device: str,
-    devices: int,
-) -> None:
-    """Build the space: encoder, decoder and codec tables.
-
-    A run that was interrupted goes on where its last checkpoint was, bit for bit. OUT holds log.jsonl, grids of
-    pictures, last.safetensors (the checkpoint), and in the end ns.safetensors (weights) and tables.bin (codec).
-    """
-    from chiasm import config as configs
-    from chiasm.training.export import release
-    from chiasm.training.loop import Where
-    from chiasm.training.loop import train as run
-    from chiasm.training.recipes.space import SpaceConfig, SpaceObjective, SpaceRecipe
-
-    resolved = configs.load(SpaceConfig, config, overrides)
-    first = os.environ.get("LOCAL_RANK", "0") == "0"  # with several devices, the process that speaks
-    if first:
-        terminal.event("config", asdict(resolved))
-    recipe = SpaceRecipe.load(resolved, data)
-    with terminal.progress("train", resolved.steps, unit="steps") as bar:
-
-        def say(line: Mapping[str, object]) -> None:
-            terminal.event("validation" if "validation" in line else "step", line)
-            terminal.say("  ".join(f"{name} {_figure(value)}" for name, value in line.items()))
-            step = line["step"]
-            bar.advance(count=(step if isinstance(step, int) else 0) - bar.done)
-
-        objective = run(recipe, out, Where(device, devices), say)
-    if first:
-        assert isinstance(objective, SpaceObjective)
-        release(objective, recipe, out)
-        terminal.event("summary", {"out": out, "steps": resolved.steps})
-        terminal.show(f"{resolved.steps} steps; weights and tables in {out}")
-
-
-def _figure(value: object) -> str:
-    if isinstance(value, Mapping):
-        return " ".join(f"{name} {_figure(item)}" for name, item in value.items())
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-@click.group(cls=VerbGroup)
 def evaluate() -> None:
     """Measure by the pinned protocols, and write a report."""
 
@@ -156,10 +87,14 @@ def evaluate_space(terminal: Terminal, data: Path, out: Path, compare: tuple[Pat
     from chiasm.validation.pictures import find_set, read_folder
     from chiasm.validation.report import write_space
     from chiasm.validation.space import Space, evaluate_space
+    from chiasm.zoo import space_of
 
     pictures = read_folder(find_set(data, ("kodak",)) or data, limit)
-    with Pipeline.load(MODEL) as pipeline, terminal.progress("evaluate", None, unit="encodings") as bar:
-        spaces = {MODEL: Space(*pipeline.space())} | {_run_name(path): _space_of(path) for path in compare}
+    with (
+        Pipeline.load(MODEL, precision="float32") as pipeline,
+        terminal.progress("evaluate", None, unit="encodings") as bar,
+    ):
+        spaces = {MODEL: Space(*pipeline.space())} | {_run_name(path): Space(*space_of(path)) for path in compare}
         counted = {name: Space(_counted(space.encode, bar), space.decode) for name, space in spaces.items()}
         report = evaluate_space(counted, pictures, find_set(data, ("camvid",)))
     for reason in report.skipped:
@@ -215,35 +150,76 @@ def _run_name(weights: Path) -> str:
     return weights.resolve().parent.name if weights.stem == "ns" else weights.stem
 
 
-def _space_of(weights: Path) -> Space:
-    """Encoder and decoder of a training run. Raises ZooError when the file holds other weights."""
+@evaluate.command("raw")
+@data_root
+@report_folder
+@limit
+@options.common
+@options.pass_terminal
+def evaluate_raw(terminal: Terminal, data: Path, out: Path, limit: int | None) -> None:
+    """Where mosaics land, and what they develop to.
+
+    The photographs in DATA/kodak, or in DATA itself, are seen by the pinned unseen sensors with and without noise; the
+    RAW encoder is compared with classical demosaicing and with the encoder of photographs.
+    """
+    from chiasm.pipeline import Pipeline
+    from chiasm.validation.pictures import find_set, read_folder
+    from chiasm.validation.raw import CASES, RawSpace, evaluate_raw
+    from chiasm.validation.report import write_raw
+
+    pictures = read_folder(find_set(data, ("kodak",)) or data, limit)
+    total = len(pictures) * CASES
+    with Pipeline.load(MODEL) as pipeline, terminal.progress("evaluate", total, unit="mosaics") as bar:
+        space = RawSpace(pipeline.encode_raw, *pipeline.space(), pipeline.coded)
+        report = evaluate_raw(space, pictures, tell=bar.advance)
+    _written(terminal, out, write_raw(report, out), len(pictures))
+
+
+@evaluate.command("denoise")
+@data_root
+@report_folder
+@limit
+@options.common
+@options.pass_terminal
+def evaluate_denoise(terminal: Terminal, data: Path, out: Path, limit: int | None) -> None:
+    """What the denoising head reads from noisy features, coded and not.
+
+    DATA holds kodak/ and, for real noise, polyu/; without a kodak/ the pictures in DATA itself are used.
+    """
+    from chiasm.pipeline import Pipeline
+    from chiasm.validation.denoising import SIGMAS, evaluate_denoise, read_pairs, smoothed
+    from chiasm.validation.pictures import find_set, read_folder
+    from chiasm.validation.report import write_denoise
+
+    pictures = read_folder(find_set(data, ("kodak",)) or data, limit)
+    folder = find_set(data, ("polyu",))
+    real = read_pairs(folder, limit) if folder else []
+    with Pipeline.load(MODEL) as pipeline:
+        ways = {**_denoisers(pipeline), "non-local means": smoothed}
+        total = len(pictures) * (len(SIGMAS) + 1) + len(real)
+        with terminal.progress("evaluate", total, unit="pairs") as bar:
+            report = evaluate_denoise(ways, pictures, real, tell=bar.advance)
+    _written(terminal, out, write_denoise(report, out), len(pictures))
+
+
+def _denoisers(pipeline: Pipeline) -> dict[str, Callable[[Tensor], Tensor]]:
+    """The denoising head on features that were not coded, and on those of some qualities."""
     import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
-    from chiasm.contracts import Features
-    from chiasm.encoders.space import NS, SpaceEncoder
-    from chiasm.tasks.reconstruct import ReconstructHead
-    from chiasm.validation.space import Space
+    from chiasm import zoo
 
-    encoder, decoder = SpaceEncoder("rgb").eval(), ReconstructHead(NS).eval()
-    try:
-        held = {name: value.float() for name, value in load_file(weights).items()}
-        for prefix, module in (("encoder.", encoder), ("decoder.", decoder)):
-            own = {name.removeprefix(prefix): x for name, x in held.items() if name.startswith(prefix)}
-            module.load_state_dict(own)
-    except (SafetensorError, RuntimeError) as error:
-        raise ZooError(f"{weights} does not hold weights of the recipe space ({error}); name ns.safetensors") from error
+    head, _ = zoo.head("denoise", pipeline.spec.space)
 
-    @torch.no_grad()
-    def encode(pixels: Tensor) -> Features:
-        return encoder(pixels)  # type: ignore[no-any-return]
+    @torch.inference_mode()
+    def plain(pixels: Tensor) -> Tensor:
+        return head(pipeline.coder.encode(pixels))  # type: ignore[no-any-return]
 
-    @torch.no_grad()
-    def decode(features: Features) -> Tensor:
-        return decoder(features)  # type: ignore[no-any-return]
+    @torch.inference_mode()
+    def coded(quality: int, pixels: Tensor) -> Tensor:
+        return head(pipeline.coded(pipeline.coder.encode(pixels), quality))  # type: ignore[no-any-return]
 
-    return Space(encode, decode)
+    ways: dict[str, Callable[[Tensor], Tensor]] = {"ours": plain}
+    return ways | {f"ours at quality {quality}": partial(coded, quality) for quality in (2, 4, 6, 8)}
 
 
 def _written(terminal: Terminal, out: Path, files: Sequence[Path], pictures: int) -> None:

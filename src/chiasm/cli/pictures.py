@@ -1,7 +1,8 @@
-"""Verbs on pictures: encode, reconstruct, pack, unpack."""
+"""Verbs on pictures: encode, reconstruct, predict, pack, unpack."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from chiasm.pipeline import Pipeline
 
 MODEL = "ns-rgb"
+picture_format = click.option(
+    "--format", "kind", type=click.Choice(tuple(FORMATS)), default="png", show_default=True, help="Of the files."
+)
 SUFFIXES = {**{f".{kind}": kind for kind in FORMATS}, ".jpeg": "jpg"}
 
 
@@ -43,7 +47,7 @@ def encode(
     retry: bool,
     workers: int,
 ) -> None:
-    """Encode photographs into a store.
+    """Encode photographs and RAW files into a store.
 
     Folders are searched through. What the store has already is skipped, so the same command can be run again. A
     picture that cannot be read is noted in the store's errors table and stops nothing.
@@ -91,9 +95,7 @@ def _summarise(terminal: Terminal, summary: Summary, store: Path) -> None:
 @click.argument("store", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder to fill.")
 @options.read_levels
-@click.option(
-    "--format", "kind", type=click.Choice(tuple(FORMATS)), default="png", show_default=True, help="Of the files."
-)
+@picture_format
 @options.common
 @options.pass_terminal
 @click.pass_context
@@ -107,27 +109,56 @@ def reconstruct(
     """
     from chiasm.pipeline import Pipeline
 
-    failed = 0
     with Pipeline.load(MODEL, store=store) as pipeline:
-        names = file_names({record.key: record.uris for record in pipeline.store.scan(())}, kind)
-        with terminal.progress("reconstruct", len(names)) as bar:
-            for key, name in names.items():
-                try:
-                    data = picture_file(pipeline.reconstruct(key, levels), kind, key[:12])
-                except ChiasmError as error:
-                    failed += 1
-                    bar.advance()
-                    terminal.event("picture", {"key": key, "outcome": "failed", "message": str(error)})
-                    terminal.say(f"{name}: {error}")
-                    continue
-                write_whole(out / name, data)
-                bar.advance(len(data))
-                terminal.event("picture", {"key": key, "outcome": "written", "file": out / name})
+        failed = _draw_all(terminal, pipeline, lambda key: pipeline.reconstruct(key, levels), out, kind)
+    if failed:
+        ctx.exit(SOME_FAILED)
+
+
+@click.command()
+@click.argument("store", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--task", required=True, type=click.Choice(("denoise",)), help="What to read from the features.")
+@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder to fill.")
+@picture_format
+@options.common
+@options.pass_terminal
+@click.pass_context
+def predict(ctx: click.Context, terminal: Terminal, store: Path, task: str, out: Path, kind: str) -> None:
+    """Read a task's answer for every picture of STORE from its features.
+
+    No pixel is read and no encoder runs. Files are called as those of `reconstruct`.
+    """
+    from chiasm.pipeline import Pipeline
+
+    with Pipeline.load(MODEL, store=store) as pipeline:
+        failed = _draw_all(terminal, pipeline, lambda key: pipeline.predict(key, task), out, kind)
+    if failed:
+        ctx.exit(SOME_FAILED)
+
+
+def _draw_all(
+    terminal: Terminal, pipeline: Pipeline, draw: Callable[[str], np.ndarray], out: Path, kind: str
+) -> int:
+    """Write what `draw` makes of every stored picture; how many failed."""
+    failed = 0
+    names = file_names({record.key: record.uris for record in pipeline.store.scan(())}, kind)
+    with terminal.progress("draw", len(names)) as bar:
+        for key, name in names.items():
+            try:
+                data = picture_file(draw(key), kind, key[:12])
+            except ChiasmError as error:
+                failed += 1
+                bar.advance()
+                terminal.event("picture", {"key": key, "outcome": "failed", "message": str(error)})
+                terminal.say(f"{name}: {error}")
+                continue
+            write_whole(out / name, data)
+            bar.advance(len(data))
+            terminal.event("picture", {"key": key, "outcome": "written", "file": out / name})
     drawn = len(names) - failed
     terminal.event("summary", {"out": out, "written": drawn, "failed": failed})
     terminal.show(f"{drawn} pictures in {out}, {failed} failed")
-    if failed:
-        ctx.exit(SOME_FAILED)
+    return failed
 
 
 @click.command()

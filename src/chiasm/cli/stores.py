@@ -14,7 +14,7 @@ from chiasm.cli import options
 from chiasm.cli.group import SOME_FAILED
 from chiasm.cli.pictures import MODEL
 from chiasm.cli.terminal import Terminal, columns, size_words
-from chiasm.errors import ChiasmError, PacketError
+from chiasm.errors import PacketError
 
 if TYPE_CHECKING:
     from chiasm.contracts import Failure, Record
@@ -56,8 +56,10 @@ def _list_images(terminal: Terminal, store: LanceStore) -> None:
     for record in store.scan(()):
         height, width = record.packet.size
         facts = {"key": record.key, "height": height, "width": width, "quality": record.packet.quality}
-        terminal.event("image", {**facts, "source_bytes": record.source_bytes, "uris": record.uris})
-        terminal.show(f"{record.key[:12]}  {height} x {width}  {', '.join(record.uris)}")
+        sensor = asdict(record.sensor) if record.sensor else None
+        terminal.event("image", {**facts, "source_bytes": record.source_bytes, "uris": record.uris, "sensor": sensor})
+        camera = f"  {record.sensor}" if record.sensor else ""
+        terminal.show(f"{record.key[:12]}  {height} x {width}  {', '.join(record.uris)}{camera}")
 
 
 def _store_page(path: Path, space: str, stats: StoreStats) -> str:
@@ -71,7 +73,13 @@ def _store_page(path: Path, space: str, stats: StoreStats) -> str:
         rows.append((f"level {level}", f"{size_words(size)}, {bpp[level]:.3f} bits per pixel"))
     total = sum(stats.level_bytes.values())
     rows.append(("together", f"{size_words(total)}, {sum(bpp.values()):.3f} bits per pixel"))
-    for title, counts in (("encoder", stats.feature_ids), ("codec", stats.codec_ids), ("tables", stats.tables)):
+    groups = (
+        ("encoder", stats.feature_ids),
+        ("codec", stats.codec_ids),
+        ("tables", stats.tables),
+        ("camera", stats.sensors),
+    )
+    for title, counts in groups:
         rows += [(title, f"{name} ({count} images)") for name, count in counts.items()]
     return columns(rows)
 
@@ -131,11 +139,7 @@ def verify(ctx: click.Context, terminal: Terminal, store: Path, repair: bool) ->
 
             def check(record: Record) -> str | None:
                 bar.advance(sum(map(len, record.packet.streams.values())))
-                try:
-                    pipeline.features(record.key)
-                except ChiasmError as error:
-                    return str(error)
-                return None
+                return pipeline.check(record)
 
             report = opened.verify(check, repair=repair)
     _report(terminal, store, report)

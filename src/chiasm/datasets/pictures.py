@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from chiasm.camera import DecoderPool, find
+from chiasm.camera import DecoderPool, Mosaic, find
 from chiasm.errors import ConfigError, ImageError
 
 
@@ -42,6 +42,9 @@ class PictureSet:
                 if isinstance(result, ImageError):
                     skipped.append(f"{path}: {result}")
                     continue
+                if isinstance(result, Mosaic):
+                    skipped.append(f"{path}: a RAW file; this set takes photographs, so develop it first")
+                    continue
                 pixels = result.pixels
                 pictures.append(pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8))
                 held += pictures[-1].nbytes
@@ -60,13 +63,18 @@ class PictureSet:
         return torch.from_numpy(self.pictures[index].copy()).permute(2, 0, 1).float() / 255.0
 
     def crop(self, edge: int, generator: torch.Generator) -> Tensor:
+        """One random crop of a random picture, see `crop_of`."""
+        pick = float(torch.rand(1, generator=generator))
+        return self.crop_of(int(pick * len(self.pictures)), edge, generator)
+
+    def crop_of(self, index: int, edge: int, generator: torch.Generator) -> Tensor:
         """One random crop, float32 3 edge edge in [0, 1]: random place, size and mirror.
 
         Half of them are taken from up to twice the edge and shrunk, which also thins out JPEG artefacts. A
         function of the generator alone.
         """
-        pick, grow, top, left, mirror = torch.rand(5, generator=generator).tolist()
-        picture = self.pictures[int(pick * len(self.pictures))]
+        grow, top, left, mirror = torch.rand(4, generator=generator).tolist()
+        picture = self.pictures[index]
         height, width = picture.shape[:2]
         span = min(round(edge * max(1.0, 2.0 * grow)), max(edge, min(height, width)))
         y, x = int(top * max(1, height - span + 1)), int(left * max(1, width - span + 1))

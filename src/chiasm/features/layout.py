@@ -17,8 +17,14 @@ def padded(size: tuple[int, int], grid: int) -> tuple[int, int]:
     return -(-height // grid) * grid, -(-width // grid) * grid
 
 
-def pad(pixels: Tensor, size: tuple[int, int]) -> Tensor:
-    """Grow ... C H W to `size` at the bottom and right by repeating the last row and column."""
+def pad(pixels: Tensor, size: tuple[int, int], cell: int = 1) -> Tensor:
+    """Grow ... C H W to `size` at the bottom and right by repeating the last row and column of cells.
+
+    cell: 2 for mosaics, whose colours keep their places; H, W and `size` are then multiples of it.
+    """
+    if cell > 1:
+        cells = F.pixel_unshuffle(pixels, cell)
+        return F.pixel_shuffle(pad(cells, (size[0] // cell, size[1] // cell)), cell)
     height, width = size
     bottom, right = height - pixels.shape[-2], width - pixels.shape[-1]
     if bottom < 0 or right < 0:

@@ -16,6 +16,10 @@ from torch import Tensor
 _SIX = (-0.129078, 0.047699, 0.788486)
 _TEN = (0.018914, 0.006989, -0.067237, 0.133389, 0.615051)
 
+# Orthonormal opponent colours: grey, red against blue, green against both. Rows: features, columns: R, G, B.
+OPPONENT = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [1.0, -2.0, 1.0]])
+OPPONENT = OPPONENT / OPPONENT.norm(dim=1, keepdim=True)
+
 
 def split_filters() -> tuple[Tensor, Tensor]:
     """Analysis and synthesis kernels of one two-dimensional wavelet step.

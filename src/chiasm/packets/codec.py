@@ -75,22 +75,26 @@ class TransformCodec:
         """Integers to streams: no floating point, unless `real` is given.
 
         real: the bands that `symbols` was rounded from. Then lonely ones are dropped where they cost more
-        than they are worth (see `thin`), in `symbols` too.
+        than they are worth (see `thresholds`), in `symbols` too.
         """
         checked(quality)
         streams: dict[str, bytes] = {}
         for level in self._order(symbols):
             writer, bands = entropy.Writer(self.distributions), symbols[level.name]
-            present = np.concatenate([band.any(axis=(1, 2, 3)) for band in bands])
+            present = not_zero(bands)
             sizes = None if real is None else self._sizes(level, real[level.name], quality)
+            group: list[tuple[list[Array], list[Array]]] = []
             for step in walk(level, symbols, level.weights[quality - 1], present):
                 kinds = [contexts.classes(prediction, self.fitted.classes) for prediction in step.predictions]
                 if sizes is not None and step.band < len(sizes):
                     self._thin(step, kinds, bands[step.band], sizes[step.band])
                 values = [bands[step.band][place] for place in step.places]
-                writer.write(_joined(values), _joined(kinds))
                 step.learn(values)
-            streams[level.name] = np.packbits(present).tobytes() + writer.bytes()
+                group.append((values, kinds))
+                if len(group) == len(PASSES):
+                    _write(writer, group)
+                    group = []
+            streams[level.name] = np.packbits(not_zero(bands)).tobytes() + writer.bytes()
         return streams
 
     @cached_property
@@ -236,6 +240,24 @@ def _surroundings(level: LevelTables, symbols: Symbols, band: int) -> Surroundin
         totals = [(contexts.total(x), 2 ** (r + 1)) for r, x in enumerate(above[:2])]
         return Surroundings(shape, None, totals)
     return Surroundings(shape, None, [])
+
+
+def not_zero(bands: list[Array]) -> Array:
+    """The flags of a level: a bool for each component of each band."""
+    found: Array = np.concatenate([band.any(axis=(1, 2, 3)) for band in bands])
+    return found
+
+
+def _write(writer: entropy.Writer, group: list[tuple[list[Array], list[Array]]]) -> None:
+    """The passes of one group, without components of which thinning has left nothing: their flag will be 0.
+
+    To what is predicted for the others they add nothing, present or not.
+    """
+    left = np.any([part.any(axis=(1, 2, 3)) for values, _ in group for part in values], axis=0)
+    if not left.any():
+        return
+    for values, kinds in group:
+        writer.write(*(_joined([part[left] for part in parts]) for parts in (values, kinds)))
 
 
 def _joined(parts: list[Array]) -> Array:

@@ -29,12 +29,13 @@ SMOOTH = 0.7  # correlation of neighbours above which a component goes through t
 
 @dataclass(frozen=True)
 class Plan:
-    """What is chosen, not fitted: the parent and wavelet depth of each level, and the steps of each
-    quality."""
+    """What is chosen, not fitted: the parent and wavelet depth of each level, the steps of each quality, and
+    what the channels of each level are divided by (nothing: by 1)."""
 
     parents: tuple[str, ...]
     depths: tuple[int, ...]
     steps: tuple[tuple[float, ...], ...]  # 8 qualities x levels
+    scales: tuple[Array, ...] = ()  # levels x C
 
 
 def fit(pictures: Sequence[Features], spec: FeatureSpec, plan: Plan) -> Tables:
@@ -71,7 +72,11 @@ def fresh(
 ) -> LevelTables:
     """One level with its transform fitted and everything else still zero."""
     level, parent, depth = spec.levels[index], plan.parents[index], plan.depths[index]
-    maps = [residual(picture, level.name, parent) for picture in pictures]
+    scale = np.ones(level.channels, np.float32)
+    if plan.scales:
+        scale = np.ascontiguousarray(plan.scales[index], np.float32)
+    aligned = 1.0 / torch.from_numpy(scale)[:, None, None]
+    maps = [residual(picture, level.name, parent) * aligned for picture in pictures]
     mean, basis = principal(maps, step)
     smooth = smoothness(maps, basis) > SMOOTH if depth else np.zeros(basis.shape[1], bool)
     basis = np.concatenate([basis[:, smooth], basis[:, ~smooth]], axis=1)
@@ -82,6 +87,7 @@ def fresh(
         parent=parent,
         smooth=int(smooth.sum()),
         depth=depth,
+        scale=scale,
         mean=mean,
         basis=basis,
         weights=np.zeros((qualities, bands, 3, 3, basis.shape[1], contexts.FEATURES), np.int32),

@@ -1,7 +1,7 @@
 """What the codec `transform` knows of a space: fitted once, named by hash, never decided by a float while
 decoding.
 
-per level    mean C, basis C x K (orthonormal columns), parent or none, wavelet depth
+per level    scale C, mean C, basis C x K (orthonormal columns), parent or none, wavelet depth
 per quality  one quantiser step a level; integer weights that predict a magnitude from its surroundings;
              where in its interval a symbol is reconstructed
 shared       64 integer distributions over magnitude symbols, and the thresholds that choose one
@@ -26,14 +26,15 @@ Array = np.ndarray
 QUALITIES = 8
 VERSION = 1
 _FACTS = ("name", "stride", "parent", "smooth", "depth")
-_NAMES = ("mean", "basis", "weights", "offsets")
+_NAMES = ("scale", "mean", "basis", "weights", "offsets")
 
 
 @dataclass(frozen=True)
 class LevelTables:
     """One level. `parent`: the level whose doubled decoded map is subtracted first, or ''.
 
-    The first `smooth` components go through a wavelet of `depth` steps. mean: float32 C; basis: float32 C x
+    Channels are divided by `scale` (float32 C), which makes an error of one worth the same in each. The first
+    `smooth` components go through a wavelet of `depth` steps. mean: float32 C; basis: float32 C x
     K, orthonormal columns; weights: int32 qualities x bands x 3 passes x 3 orientations x K x features;
     offsets: float32 qualities x bands x K x 3, how far below m a magnitude m of 1, 2, or more is
     reconstructed. Bands count from fine to coarse; components count from the first of the band.
@@ -44,6 +45,7 @@ class LevelTables:
     parent: str
     smooth: int
     depth: int
+    scale: Array
     mean: Array
     basis: Array
     weights: Array
@@ -171,6 +173,8 @@ def _level_rules(level: LevelTables, before: Mapping[str, int]) -> Iterator[tupl
         "mean: float32, at most 4096 channels",
         _is(level.mean, np.float32, (channels,)) and channels <= 4096,
     )
+    yield "scale: float32 channels", _is(level.scale, np.float32, (channels,))
+    yield "scales are positive", bool(np.isfinite(level.scale).all() and (level.scale > 0).all())
     yield "basis: float32 channels x components", _is(level.basis, np.float32, (channels, components))
     yield "there are 1 to as many components as channels", 0 < components <= channels
     yield "smooth components are components", 0 <= level.smooth <= components

@@ -1,7 +1,7 @@
 """Feature maps to signed integers and back: alignment, closed-form linear transform, wavelet, quantiser.
 
-    level - doubled parent ─► - mean ─► basis^T ─┬─ smooth components ─► wavelet ─┬─► / step ─► round ─► integers
-                                                 └─ the others ────────────────────┘
+    level - doubled parent ─► / scale - mean ─► basis^T ─┬─ smooth ones ─► wavelet ─┬─► / step ─► round ─► integers
+                                                         └─ the others ─────────────┘
 
 The inverse is exact but for the rounding. The bands of a level are a list, fine to coarse: the components
 without a wavelet (K - S) x 1 x H x W, then, if S > 0, `depth` bands of S x 3 x h x w (right, down, both),
@@ -48,8 +48,9 @@ def coefficients(features: Features, tables: Tables) -> dict[str, list[Tensor]]:
 def split(x: Tensor, level: LevelTables) -> list[Tensor]:
     """1 C H W to bands K n h w, fine to coarse, with means not yet differenced."""
     height, width = x.shape[-2:]
-    centred = x[0].flatten(1) - torch.from_numpy(level.mean)[:, None]
-    y = (torch.from_numpy(level.basis).T @ centred).reshape(1, -1, height, width)  # 1 K H W
+    analysis = torch.from_numpy(level.basis / level.scale[:, None])
+    centred = x[0].flatten(1) - torch.from_numpy(level.scale * level.mean)[:, None]
+    y = (analysis.T @ centred).reshape(1, -1, height, width)  # 1 K H W
     rough = y[0, level.smooth :, None]  # K-S 1 H W
     if not level.smooth:
         return [rough]
@@ -99,10 +100,10 @@ def synthesise(symbols: Symbols, tables: Tables, quality: int, size: tuple[int, 
 def _level(bands: list[Array], level: LevelTables, step: float, quality: int) -> Tensor:
     """Bands of integers to C x H*W values."""
     height, width = bands[0].shape[-2:]
-    offsets, basis = level.offsets[quality - 1], torch.from_numpy(level.basis)
+    offsets, basis = level.offsets[quality - 1], torch.from_numpy(level.scale[:, None] * level.basis)
     used = level.smooth + np.flatnonzero(bands[0].any(axis=(1, 2, 3)))
     rough = _restore(bands[0][used - level.smooth], offsets[0, used - level.smooth], step).flatten(1)  # k H*W
-    x = torch.addmm(torch.from_numpy(level.mean)[:, None], basis[:, used], rough)
+    x = torch.addmm(torch.from_numpy(level.scale * level.mean)[:, None], basis[:, used], rough)
     if level.smooth:
         coarse = [*bands[1:-1], integrated(bands[-1])]
         values = [_restore(band, offsets[r + 1, : level.smooth], step)[None] for r, band in enumerate(coarse)]

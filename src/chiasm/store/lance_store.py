@@ -35,6 +35,7 @@ from chiasm.store.rows import (
     image_table,
     known_levels,
     record_of,
+    sensor_of,
     source_table,
     sources_of,
 )
@@ -379,11 +380,11 @@ class LanceStore:
     def stats(self) -> StoreStats:
         """Counts and sizes, from the small columns only."""
         lengths = [bytes_column(level) for level in self.levels]
-        names = ["space", "feature_id", "codec_id", "tables"]
+        names = ["height", "width", "source_bytes", "sensor", "space", "feature_id", "codec_id", "tables", *lengths]
         with guarded("counting", self.path):
-            table = self._sets[IMAGES].to_table(columns=["height", "width", "source_bytes", *names, *lengths])
-        columns = {name: table[name].to_pylist() for name in table.column_names}
-        spaces, feature_ids, codec_ids, tables = (dict(Counter(columns[name])) for name in names)
+            table = self._sets[IMAGES].to_table(columns=names)
+        columns = {name: table[name].to_pylist() for name in names}
+        counts = {name: dict(Counter(columns[name])) for name in names[4:8]}
         return StoreStats(
             images=table.num_rows,
             sources=self._known().sources(),
@@ -391,8 +392,9 @@ class LanceStore:
             pixels=sum(h * w for h, w in zip(columns["height"], columns["width"], strict=True)),
             source_bytes=sum(columns["source_bytes"]),
             level_bytes={level: sum(filter(None, columns[bytes_column(level)])) for level in self.levels},
-            spaces=spaces,
-            feature_ids=feature_ids,
-            codec_ids=codec_ids,
-            tables=tables,
+            spaces=counts["space"],
+            feature_ids=counts["feature_id"],
+            codec_ids=counts["codec_id"],
+            tables=counts["tables"],
+            sensors=dict(Counter(str(sensor_of(text)) for text in filter(None, columns["sensor"]))),
         )

@@ -126,6 +126,7 @@ class MemoryStore:
             feature_ids=dict(Counter(record.feature_id for record in records)),
             codec_ids=dict(Counter(record.codec_id for record in records)),
             tables=dict(Counter(packet.tables for packet in packets)),
+            sensors=dict(Counter(str(record.sensor) for record in records if record.sensor)),
         )
 
     def _shown(self, key: str, levels: Sequence[str]) -> Record:

@@ -11,7 +11,7 @@ class StoreStats:
     """Counts of a store, from its small columns only.
 
     pixels: sum of height x width. level_bytes: compressed bytes per level. source_bytes: size of the files
-    encoded. spaces, feature_ids, codec_ids, tables: how many images each has.
+    encoded. spaces, feature_ids, codec_ids, tables, sensors (in words, of RAW files): how many images each has.
     """
 
     images: int
@@ -24,6 +24,7 @@ class StoreStats:
     feature_ids: Mapping[str, int]
     codec_ids: Mapping[str, int]
     tables: Mapping[str, int]
+    sensors: Mapping[str, int]
 
     @property
     def bits_per_pixel(self) -> dict[str, float]:

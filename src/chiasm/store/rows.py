@@ -5,13 +5,15 @@ images: one row per image; its streams are one binary column per level, so that 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import NamedTuple
 
 import pyarrow as pa
 
-from chiasm.contracts import Packet, Record, Stat
+from chiasm.contracts import Packet, Record, Sensor, Stat
 from chiasm.errors import StoreError, nearest
 
 UNKNOWN: Stat = (-1, -1)  # size and mtime of a source that nobody looked up: equal to no file's
@@ -50,6 +52,7 @@ FACTS = (
     ("feature_id", pa.string()),
     ("codec_id", pa.string()),
     ("source_bytes", pa.int64()),
+    ("sensor", pa.string()),  # JSON; null for photographs
     ("added", TIME),
 )
 SOURCES = pa.schema(
@@ -128,6 +131,7 @@ def image_table(records: Sequence[Record], levels: Sequence[str]) -> pa.Table:
             "feature_id": record.feature_id,
             "codec_id": record.codec_id,
             "source_bytes": record.source_bytes,
+            "sensor": json.dumps(asdict(record.sensor)) if record.sensor else None,
             "added": now,
         }
         for level, stream in packet.streams.items():
@@ -145,7 +149,17 @@ def record_of(row: dict[str, object], levels: Sequence[str], uris: tuple[str, ..
     facts = {name: row[name] for name in ("space", "codec", "quality", "tables", "tile")}
     packet = Packet(size=(row["height"], row["width"]), streams=streams, **facts)  # type: ignore[arg-type]
     names = ("key", "digest", "feature_id", "codec_id", "source_bytes")
-    return Record(packet=packet, uris=uris, **{name: row[name] for name in names})  # type: ignore[arg-type]
+    sensor = sensor_of(str(row["sensor"])) if row["sensor"] else None
+    return Record(packet=packet, uris=uris, sensor=sensor, **{name: row[name] for name in names})  # type: ignore[arg-type]
+
+
+def sensor_of(text: str) -> Sensor:
+    """The inverse of the column `sensor`."""
+    held = json.loads(text)
+    for name in ("gains", "black"):
+        held[name] = tuple(held[name])
+    held["matrix"] = tuple(map(tuple, held["matrix"]))
+    return Sensor(**held)
 
 
 def source_table(sources: Sequence[Source]) -> pa.Table:

@@ -5,9 +5,10 @@
     finer ────┬──────────────────────┼───┘                                         ▲
               └──────────────────── bands ──────────────────────────────────────────┘
 
-finer = detail - doubled context. `merge low` and `merge` are transposed linear convolutions that start as the
-inverse of the encoder's two wavelet steps; the convolutional path corrects their input, which is where coding
-noise is taken out. Without `detail` the same network draws from `context` alone: nothing is finer.
+context, finer: see `features.alignment`. `merge low` and `merge` are transposed linear convolutions that
+start as the inverse of the encoder's two wavelet steps; the convolutional path corrects their input, which is
+where coding noise is taken out. Without `detail` the same network draws from `context` alone: nothing is
+finer.
 """
 
 from __future__ import annotations
@@ -18,16 +19,13 @@ from torch import Tensor, nn
 
 from chiasm.contracts import Features, FeatureSpec
 from chiasm.errors import ShapeError
-from chiasm.features.plane import double, split_filters
+from chiasm.features.alignment import COARSE, EDGES, FINER, Alignment
+from chiasm.features.plane import OPPONENT, split_filters
 
 # Features are about this much larger than the wavelet coefficients of pixels in [0, 1].
 SCALE = 10.0
 DAMP = 0.3  # coarse content is larger than the rest; the convolutions want about one
 SMALL = 0.03  # and what they correct is some eight grey levels
-
-# Orthonormal opponent colours: grey, red against blue, green against both. Rows are bands, columns R, G, B.
-OPPONENT = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [1.0, -2.0, 1.0]])
-OPPONENT = OPPONENT / OPPONENT.norm(dim=1, keepdim=True)
 
 # Pixels beyond which a feature cannot change a pixel, on any side; a multiple of the grid. A law measures it.
 RECEPTIVE_FIELD = 24
@@ -47,21 +45,25 @@ class Residual(nn.Module):
 
 
 class ReconstructHead(nn.Module):
-    """Features of a space with `context` and `detail` to sRGB pixels. 0.31 M parameters at width 64."""
+    """Features of a space with `context` and `detail` to sRGB pixels. 0.31 M parameters at width 64.
 
-    def __init__(self, reads: FeatureSpec, width: int = 64) -> None:
+    depth: residual blocks at half resolution.
+    """
+
+    def __init__(self, reads: FeatureSpec, width: int = 64, depth: int = 2) -> None:
         super().__init__()
         self.reads = reads
         deep, shallow = reads.level("context").channels, reads.level("detail").channels
         self.trunk = nn.Sequential(nn.Conv2d(deep, width, 1), Residual(width))
         self.rise = nn.Sequential(nn.ReLU(), nn.Conv2d(width, 2 * width, 1), nn.PixelShuffle(2))
         self.mix = nn.Conv2d(width // 2 + shallow, width, 3, padding=1)
-        self.blocks = nn.Sequential(Residual(width), Residual(width), nn.ReLU())
+        self.blocks = nn.Sequential(*(Residual(width) for _ in range(depth)), nn.ReLU())
         self.correct = nn.Conv2d(width, 12, 3, padding=1)
         self.context_linear = nn.Conv2d(deep, 12, 1, bias=False)
         self.finer_linear = nn.Conv2d(shallow, 9, 1, bias=False)
         self.merge_low = nn.ConvTranspose2d(12, 3, 10, stride=2, padding=4, bias=False)
         self.merge = nn.ConvTranspose2d(12, 3, 10, stride=2, padding=4, bias=False)
+        self.alignment = Alignment(deep, shallow)
         self._start()
 
     def _start(self) -> None:
@@ -71,10 +73,9 @@ class ReconstructHead(nn.Module):
             for layer, colours in ((self.merge_low, torch.eye(3)), (self.merge, OPPONENT)):
                 kernels = torch.einsum("fij,oc->focij", synthesis, colours)
                 layer.weight.copy_(kernels.reshape(12, 3, 10, 10))
-            places = [*range(3), *range(16, 25)]  # where the encoder puts coarse content and its edges
             deep, shallow = self.context_linear.in_channels, self.finer_linear.in_channels
-            self.context_linear.weight.copy_(torch.eye(deep)[places, :, None, None])
-            self.finer_linear.weight.copy_(torch.eye(shallow)[:9, :, None, None])
+            self.context_linear.weight.copy_(torch.eye(deep)[[*COARSE, *EDGES], :, None, None])
+            self.finer_linear.weight.copy_(torch.eye(shallow)[list(FINER), :, None, None])
             nn.init.zeros_(self.correct.weight)
             nn.init.zeros_(self.correct.bias)  # type: ignore[arg-type]
 
@@ -84,12 +85,13 @@ class ReconstructHead(nn.Module):
         Returns B 3 H W, sRGB around [0, 1], not clipped (clip before showing).
         Raises ShapeError without `context`.
         """
-        context = features.maps.get("context")
-        if context is None:
+        if "context" not in features.maps:
             found = ", ".join(features.maps) or "no level"
             raise ShapeError(f"reconstruction reads level 'context', got {found}; decode that level too")
-        doubled = double(context)
-        finer = features.maps.get("detail", doubled) - doubled  # B 64 H/2 W/2
+        return self.draw(*self.alignment.parts(features))
+
+    def draw(self, context: Tensor, finer: Tensor) -> Tensor:
+        """The same from parts whose amplitudes are undone: B 64 H/4 W/4 and B 64 H/2 W/2."""
         risen = self.rise(self.trunk(DAMP * context))  # B w/2 H/2 W/2
         x = self.blocks(self.mix(torch.cat([risen, finer], dim=1)))  # B w H/2 W/2
         low = self.merge_low(self.context_linear(context / SCALE))  # B 3 H/2 W/2

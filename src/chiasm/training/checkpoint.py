@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -50,7 +51,8 @@ def restore_moments(module: nn.Module, optimizer: Optimizer, saved: Mapping[str,
 def write(folder: Path, checkpoint: Checkpoint) -> None:
     """Replace the checkpoint in `folder` in one durable rename: a kill leaves the old one or the new one."""
     tensors = {
-        f"{part}/{name}": tensor.contiguous()
+        # a copy each: modules may share a parameter, and safetensors would refuse to write it twice
+        f"{part}/{name}": tensor.detach().clone(memory_format=torch.contiguous_format)
         for part, held in (
             ("weights", checkpoint.weights),
             ("average", checkpoint.average),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from chiasm.datasets.pictures import PictureSet
 from chiasm.encoders.space import NS
@@ -22,7 +22,7 @@ FITTED = 48  # pictures that the codec's tables are fitted to
 EDGE = 384  # pixels of their sides, at most
 
 # Steps of qualities 1 to 8 for `context` and `detail`: about 0.3 to 2.5 bits per pixel on Kodak.
-STEPS = tuple((1.05 * step, step) for step in (2.6, 2.1, 1.7, 1.35, 1.05, 0.75, 0.48, 0.27))
+STEPS = tuple((1.05 * step, step) for step in (2.75, 2.15, 1.7, 1.35, 1.05, 0.75, 0.5, 0.31))
 
 
 def release(objective: SpaceObjective, recipe: SpaceRecipe, folder: Path) -> Tables:
@@ -30,21 +30,34 @@ def release(objective: SpaceObjective, recipe: SpaceRecipe, folder: Path) -> Tab
 
     The tables are fitted to what the fp16 weights give, because that is what users will have.
     """
-    tensors = {
-        name: x.detach().half().contiguous()
-        for name, x in objective.state_dict().items()
-        if name.startswith(("encoder.", "decoder."))
-    }
+    tensors = halved(objective, ("encoder.", "decoder."))
     objective.load_state_dict({name: x.float() for name, x in tensors.items()}, strict=False)
     tables = fit_tables(objective, sampled(recipe.training, FITTED))
-    files = {"ns.safetensors": save(tensors), "tables.bin": tables.data}
+    _write(folder, {"ns.safetensors": save(tensors), "tables.bin": tables.data})
+    return tables
+
+
+def write_weights(module: nn.Module, prefix: str, folder: Path, name: str) -> None:
+    """Write the parameters below `prefix` as `name` (fp16), and `hashes.json`, into `folder`."""
+    _write(folder, {name: save(halved(module, (prefix,)))})
+
+
+def halved(module: nn.Module, prefixes: tuple[str, ...]) -> dict[str, Tensor]:
+    """The parameters whose names start with one of `prefixes`, in fp16 on the CPU, a copy each."""
+    return {
+        name: x.detach().half().cpu().clone(memory_format=torch.contiguous_format)
+        for name, x in module.state_dict().items()
+        if name.startswith(prefixes)
+    }
+
+
+def _write(folder: Path, files: Mapping[str, bytes]) -> None:
     for name, data in files.items():
         replace(folder / name, data)
     hashes = {
         name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for name, data in files.items()
     }
     replace(folder / "hashes.json", (json.dumps(hashes, indent=1) + "\n").encode())
-    return tables
 
 
 def sampled(sets: Sequence[PictureSet], count: int) -> list[Tensor]:
@@ -65,4 +78,5 @@ def sampled(sets: Sequence[PictureSet], count: int) -> list[Tensor]:
 def fit_tables(objective: SpaceObjective, pictures: Sequence[Tensor]) -> Tables:
     """The codec's tables for the space of `objective`, in closed form."""
     encoder = objective.encoder.eval()
-    return fit([encoder(picture) for picture in pictures], NS, Plan(("", "context"), (4, 0), STEPS))
+    scales = tuple(x.flatten().numpy() for x in encoder.alignment.amplitudes())
+    return fit([encoder(picture) for picture in pictures], NS, Plan(("", "context"), (4, 0), STEPS, scales))

@@ -167,7 +167,10 @@ def parameter_groups(module: nn.Module, pace: Callable[[str], float]) -> list[di
 def _fold(average: dict[str, Tensor], module: nn.Module, decay: float) -> None:
     with torch.no_grad():
         for name, value in module.state_dict().items():
-            average[name].lerp_(value, 1.0 - decay)
+            if value.is_floating_point():
+                average[name].lerp_(value, 1.0 - decay)
+            else:  # counters have no mean
+                average[name].copy_(value)
 
 
 @contextmanager

@@ -41,7 +41,7 @@ def latent_equivariance(
         size = (x.shape[-2] * level.stride, x.shape[-1] * level.stride)
         mask = valid(size, transform, margin, level.stride).to(x)
         error = ((x - warp(y, transform, level.stride)).square() * mask).mean() / mask.mean().clamp_min(1e-3)
-        total = total.to(x) + error / y.detach().var().clamp_min(1e-6)
+        total = total.to(x) + error / y.var().clamp_min(1e-6)
     return total / len(spec.levels)
 
 

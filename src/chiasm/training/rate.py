@@ -10,14 +10,15 @@ mix of the magnitudes around it, as the packet coder's integer contexts are.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from chiasm.contracts import Features
-from chiasm.features.plane import double, unwavelet, wavelet
+from chiasm.features.layout import crop, pad, padded
+from chiasm.features.plane import unwavelet, wavelet
 
 SMOOTH = 16  # channels of `context` that the wavelet sees
 DEPTH = 3  # of the wavelet over `context` in training; the packet coder goes one deeper
@@ -104,6 +105,28 @@ def rounded(y: Tensor) -> Tensor:
     return y + (y.round() - y).detach()
 
 
+def split(context: Tensor, finer: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
+    """What is quantised: wavelet bands of the smooth channels, the other channels, what is finer."""
+    return wavelet(context[:, :SMOOTH], DEPTH), context[:, SMOOTH:], finer
+
+
+def joined(bands: Sequence[Tensor], edges: Tensor, finer: Tensor) -> tuple[Tensor, Tensor]:
+    """The inverse of `split`, of rounded values."""
+    smooth = unwavelet([rounded(band) for band in bands])
+    return torch.cat([smooth, rounded(edges)], dim=1), rounded(finer)
+
+
+def coded(context: Tensor, finer: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
+    """Parts of any size as they come back from the codec at a quantiser's step, B; 0 leaves them as they are."""
+    size = step.view(-1, 1, 1, 1)
+    safe, own = size.clamp_min(1e-3), (context.shape[-2], context.shape[-1])
+    whole = pad(context.float(), padded(own, 2**DEPTH))
+    found = joined(*split(whole / safe, finer.float() / safe))
+    found = crop(found[0], own), found[1]
+    back = [torch.where(size > 0, y * safe, x.float()) for x, y in zip((context, finer), found, strict=True)]
+    return back[0], back[1]
+
+
 class RateModel(nn.Module):
     """Quantises `context` and what `detail` adds to it, and estimates the bits of both.
 
@@ -118,16 +141,17 @@ class RateModel(nn.Module):
         self.edges = LocalLaplace(channels - SMOOTH)
         self.detail = LocalLaplace(channels)
 
-    def forward(self, features: Features, step: Tensor, priced: int) -> tuple[Features, Tensor]:
-        """features: maps `context` and `detail`, B 64 ..; step: B. Returns the decoded features and the bits
-        of the first `priced` pictures (bits cost time; a share of the batch tells as much)."""
+    def forward(
+        self, context: Tensor, finer: Tensor, step: Tensor, priced: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Parts B 64 H/4 W/4 and B 64 H/2 W/2 whose amplitudes are undone; step: B.
+
+        Returns both as decoded, and the bits of the first `priced` pictures (bits cost time; a share of the
+        batch tells as much).
+        """
         size = step.view(-1, 1, 1, 1)
-        context, detail = features.maps["context"].float() / size, features.maps["detail"].float() / size
-        bands = wavelet(context[:, :SMOOTH], DEPTH)
-        edges = context[:, SMOOTH:]
-        finer = detail - double(context)
-        decoded = torch.cat([unwavelet([rounded(band) for band in bands]), rounded(edges)], dim=1)
-        maps = {"context": decoded * size, "detail": (double(decoded) + rounded(finer)) * size}
+        bands, edges, finer = split(context.float() / size, finer.float() / size)
+        decoded, decoded_finer = joined(bands, edges, finer)
         bits = torch.zeros(priced).to(step)
         activity: Tensor | None = None
         for model, band in zip(reversed(self.smooth), reversed(bands), strict=True):
@@ -135,7 +159,8 @@ class RateModel(nn.Module):
             bits = bits + torch.stack(each).sum(0)
             activity = self._activity(band[:priced].flatten(1, 2))
         bits = bits + self._bits(self.edges, edges[:priced], activity)
-        return Features(maps), bits + self._bits(self.detail, finer[:priced], self._activity(edges[:priced]))
+        bits = bits + self._bits(self.detail, finer[:priced], self._activity(edges[:priced]))
+        return decoded * size, decoded_finer * size, bits
 
     def _bits(self, model: nn.Module, y: Tensor, activity: Tensor | None) -> Tensor:
         if activity is not None and activity.shape[-1] != y.shape[-1]:

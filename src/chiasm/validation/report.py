@@ -14,9 +14,11 @@ from matplotlib.figure import Figure
 from PIL import features
 
 from chiasm.validation.codec import CodecReport
+from chiasm.validation.denoising import DenoiseReport
 from chiasm.validation.plots import pictures_plot, rate_plot, shift_plot
+from chiasm.validation.raw import RawReport
 from chiasm.validation.space import SpaceReport
-from chiasm.validation.tables import codec_tables, space_tables
+from chiasm.validation.tables import codec_tables, denoise_tables, raw_tables, space_tables
 
 Plain = None | bool | int | float | str | list["Plain"] | dict[str, "Plain"]
 
@@ -31,6 +33,16 @@ def write_codec(report: CodecReport, folder: Path) -> tuple[Path, ...]:
 def write_space(report: SpaceReport, folder: Path) -> tuple[Path, ...]:
     """Writes report.json, report.md and shift.png into `folder`, made if needed; returns their paths."""
     return _write(plain(report), space_tables(report), {"shift": shift_plot(report)}, folder)
+
+
+def write_raw(report: RawReport, folder: Path) -> tuple[Path, ...]:
+    """Writes report.json and report.md into `folder`, made if needed; returns their paths."""
+    return _write(plain(report), raw_tables(report), {}, folder)
+
+
+def write_denoise(report: DenoiseReport, folder: Path) -> tuple[Path, ...]:
+    """Writes report.json and report.md into `folder`, made if needed; returns their paths."""
+    return _write(plain(report), denoise_tables(report), {}, folder)
 
 
 def plain(value: object) -> Plain:

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from chiasm.validation.codec import CodecReport
 from chiasm.validation.curves import RANGE, Saving
+from chiasm.validation.denoising import DenoiseReport
 from chiasm.validation.distances import Distance
+from chiasm.validation.raw import RawReport
 from chiasm.validation.space import SpaceReport
 
 Cell = str | int | float | None
@@ -53,6 +55,35 @@ def space_tables(report: SpaceReport) -> str:
         _probe(report),
     ]
     return "\n".join(part for part in parts if part)
+
+
+def raw_tables(report: RawReport) -> str:
+    """The whole of `evaluate raw` as one page."""
+    rows = (*report.rows, *report.sensors)
+    ways = list(dict.fromkeys(way for row in rows for way in row.psnr))
+    levels = list(report.rows[0].alignment)
+    drawn = table(["noise or sensor", *ways], ([row.noise, *map(row.psnr.get, ways)] for row in rows))
+    columns = ["noise or sensor", *(f"{level}, {norm}" for level in levels for norm in ("L1", "L2"))]
+    gaps: list[list[Cell]] = [
+        [row.noise, *(value for level in levels for value in (row.alignment[level].l1, row.alignment[level].l2))]
+        for row in rows
+    ]
+    parts = [
+        "# RAW files in the space\n",
+        f"{len(report.pictures)} pictures, each seen by one of the pinned unseen sensors in turn. The ceiling is\n"
+        "the photograph itself, encoded and drawn. A sensor's row is the mean over all noises.\n",
+        f"## PSNR of the developed picture (dB)\n\n{drawn}",
+        "## Alignment\n\nDistance of a mosaic's features from those of its clean photograph, over the mean\n"
+        f"distance between two different pictures.\n\n{table(columns, gaps, 3)}",
+    ]
+    return "\n".join(parts)
+
+
+def denoise_tables(report: DenoiseReport) -> str:
+    """The whole of `evaluate denoise` as one page."""
+    ways = list(next(iter(report.psnr.values()), {}))
+    rows = ([noise, report.counts[noise], *map(found.get, ways)] for noise, found in report.psnr.items())
+    return f"# Denoising\n\nMean PSNR in dB against the clean picture.\n\n{table(['noise', 'pictures', *ways], rows)}"
 
 
 def _qualities(report: CodecReport) -> str:

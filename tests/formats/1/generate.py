@@ -94,6 +94,7 @@ def level(name: str, stride: int, parent: str, components: int, smooth: int, dep
         parent=parent,
         smooth=smooth,
         depth=depth,
+        scale=(0.25 + places / 8).astype(np.float32),
         mean=(places / 4 - 1).astype(np.float32),
         basis=hadamard[:, :components] * np.float32(0.35355338),
         weights=weights(name, bands, components),

@@ -39,6 +39,7 @@ class Level(NamedTuple):
     parent: str
     smooth: int
     depth: int
+    scale: np.ndarray
     mean: np.ndarray
     basis: np.ndarray
     weights: np.ndarray
@@ -99,7 +100,7 @@ def read_tables(data: bytes) -> Tables:
     levels = [
         Level(
             **about,
-            **{key: array(f"{about['name']}/{key}") for key in ("mean", "basis", "weights", "offsets")},
+            **{key: array(f"{about['name']}/{key}") for key in ("scale", "mean", "basis", "weights", "offsets")},
         )
         for about in json.loads(header["__metadata__"]["levels"])
     ]
@@ -291,6 +292,7 @@ def synthesise(
             components = [plane[:, :height, :width], *components]
         y = np.concatenate(components)
         x = level.mean.astype(float)[:, None, None] + np.einsum("ck,khw->chw", level.basis.astype(float), y)
+        x *= level.scale.astype(float)[:, None, None]
         maps[level.name] = x + doubled(maps[level.parent]) if level.parent else x
     return maps
 

@@ -18,15 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from chiasm.camera import find
 from chiasm.config import Amount, Count, Positive, Range, Share
-from chiasm.contracts import Features
-from chiasm.datasets.pictures import PictureSet, crops, held_out
+from chiasm.datasets.pictures import PictureSet, crops
 from chiasm.encoders.space import NS, SpaceEncoder
 from chiasm.errors import ConfigError
 from chiasm.features.layout import pad
@@ -34,11 +31,11 @@ from chiasm.features.plane import Affine, warp
 from chiasm.tasks.reconstruct import ReconstructHead
 from chiasm.training import losses
 from chiasm.training.rate import RateModel
+from chiasm.training.recipes.sources import read_sets
 
 DECODED = 0.02  # weight of the decoded reading of Eq. 3 beside the latent one
 LINEAR = ("split", "second", "linear", "merge")  # names of the layers that start as wavelets
 RATE_WARMUP = 100  # steps over which the price of a bit rises from nothing
-VALIDATED = 24  # held-out pictures that are scored
 MARGIN = 24  # pixels from a border within which an encoder sees padding
 
 
@@ -46,7 +43,7 @@ MARGIN = 24  # pixels from a border within which an encoder sees padding
 class SpaceConfig:
     """Every knob of the recipe `space`. Steps are optimiser steps; weights multiply the terms named above."""
 
-    steps: Count = 12_000
+    steps: Count = 8_000
     batch: Annotated[int, Range(low=2)] = 12
     crop: Annotated[int, Range(low=64)] = 128
     rate: Positive = 1.5e-3
@@ -90,11 +87,6 @@ def draw(config: SpaceConfig, generator: torch.Generator) -> tuple[Tensor, Affin
     return steps, shape._replace(right=right, down=down)
 
 
-def take(features: Features, start: int, stop: int) -> Features:
-    """The pictures start to stop of a batch."""
-    return Features({name: x[start:stop] for name, x in features.maps.items()})
-
-
 class SpaceObjective(nn.Module):
     """Encoder, decoder and rate model; `forward` is the whole loss, so that any strategy can wrap it."""
 
@@ -104,6 +96,7 @@ class SpaceObjective(nn.Module):
         self.encoder = SpaceEncoder("rgb")
         self.decoder = ReconstructHead(NS)
         self.rate = RateModel()
+        self.decoder.alignment = self.encoder.alignment  # one and the same while they train
 
     def forward(self, pixels: Tensor, steps: Tensor, transform: Affine, progress: float) -> dict[str, Tensor]:
         """Named terms and `loss`.
@@ -111,41 +104,42 @@ class SpaceObjective(nn.Module):
         pixels: B 3 H W in [0, 1]; steps: B; progress: 0 to 1 while the rate term warms up.
         """
         config, batch, few = self.config, len(pixels), max(1, len(pixels) // 5)
-        twisted = warp(pixels[:few], transform)
-        features = self.encoder(torch.cat([pixels, twisted]))
-        still = take(features, 0, batch)
-        priced = max(1, batch // 3)
-        coded, bits = self.rate(still, steps, priced) if config.compress else (still, steps[:priced] * 0.0)
-        exact = take(still, few, 2 * few)
-        last = take(still, batch - few, batch).maps
-        lone = {"context": last["context"], "detail": torch.zeros_like(last["detail"])}
-        turned = losses.moved(take(still, 0, few), NS, transform)
-        drawn = self.decoder(joined([coded, exact, Features(lone), turned])).float()
-        rough, sharp, alone, bent = drawn.split([batch, few, few, few])
-        bpp = bits / (pixels.shape[-2] * pixels.shape[-1])
+        priced, alignment = max(1, batch // 3), self.encoder.alignment
+        encoded = self.encoder.parts(torch.cat([pixels, warp(pixels[:few], transform)]))
+        context, finer = (x[:batch] for x in encoded)
+        still = alignment.features(context[:few].float(), finer[:few].float())
+        bent = alignment.parts(losses.moved(still, NS, transform))
+        *coded, bits = self.rate(context, finer, steps, priced) if config.compress else (context, finer, steps * 0)
+        exact, last = slice(few, 2 * few), slice(batch - few, batch)
+        deep = [coded[0], context[exact], context[last], bent[0]]
+        shallow = [coded[1], finer[exact], torch.zeros_like(finer[last]), bent[1]]
+        whole = (torch.cat([x.to(context) for x in parts]) for parts in (deep, shallow))
+        drawn = self.decoder.draw(*whole).float()
+        rough, sharp, alone, turned = torch.split(drawn, [batch, few, few, few])
+        bpp = bits[:priced] / (pixels.shape[-2] * pixels.shape[-1])
         distortion = losses.squared(rough, pixels)
-        price = config.price * steps
         terms = {
-            "coded": (distortion / price).mean(),
+            "coded": (distortion / (config.price * steps)).mean(),
             "rate": progress * (steps[:priced] * bpp).mean(),
-            "uncoded": config.fidelity * losses.absolute(sharp, pixels[few : 2 * few]).mean(),
-            "alone": config.alone * losses.squared(alone, pixels[-few:]).mean() / config.price,
+            "uncoded": config.fidelity * losses.absolute(sharp, pixels[exact]).mean(),
+            "alone": config.alone * losses.squared(alone, pixels[last]).mean() / config.price,
             "perceived": config.perceived * losses.dissimilarity(rough[:priced], pixels[:priced]),
         }
         if config.equivariance:
-            moved, unmoved = take(features, batch, batch + few), take(still, 0, few)
-            latent = losses.latent_equivariance(moved, unmoved, NS, transform, MARGIN)
-            decoded = losses.decoded_equivariance(bent, pixels[:few], transform, MARGIN) / config.price
+            moved = alignment.features(*(x[batch:].float() for x in encoded))
+            latent = losses.latent_equivariance(moved, still, NS, transform, MARGIN)
+            decoded = losses.decoded_equivariance(turned, pixels[:few], transform, MARGIN) / config.price
             terms["latent"] = config.equivariance * latent
             terms["decoded"] = config.equivariance * DECODED * decoded
         terms["loss"] = torch.stack(list(terms.values())).sum()
         return terms | {"bpp": bpp.mean().detach(), "mse": distortion.mean().detach()}
 
-
-def joined(parts: list[Features]) -> Features:
-    """One batch of several, in the precision of the second part: the convolutions would cast it again."""
-    dtype = parts[1].maps["context"].dtype
-    return Features({name: torch.cat([part.maps[name].to(dtype) for part in parts]) for name in NS.names})
+    def views(self, pixels: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """`uncoded`, `alone` and `coded` (at step 1): pixels as drawn from each, in [0, 1]; and the bits."""
+        context, finer = self.encoder.parts(pixels)
+        deep, shallow, bits = self.rate(context, finer, torch.ones(len(pixels)).to(pixels), len(pixels))
+        shown = {"uncoded": (context, finer), "alone": (context, torch.zeros_like(finer)), "coded": (deep, shallow)}
+        return {name: self.decoder.draw(*seen).float().clamp(0, 1) for name, seen in shown.items()}, bits
 
 
 @torch.no_grad()
@@ -155,11 +149,9 @@ def validate(objective: SpaceObjective, pictures: list[Tensor]) -> dict[str, flo
     for picture in pictures:
         height, width = (n // 32 * 32 for n in picture.shape[-2:])
         x = picture[None, :, :height, :width]
-        features = objective.encoder(x)
-        coded, bits = objective.rate(features, torch.ones(1).to(x), 1)
-        alone = Features({"context": features.maps["context"]})
-        for name, seen in {"uncoded": features, "alone": alone, "coded": coded}.items():
-            mse = losses.squared(objective.decoder(seen).float().clamp(0, 1), x).item()
+        seen, bits = objective.views(x)
+        for name, drawn in seen.items():
+            mse = losses.squared(drawn, x).item()
             sums[name] += 10 * math.log10(255.0**2 / max(mse, 1e-6))
         sums["bpp"] += bits.item() / (height * width)
     return {name: value / len(pictures) for name, value in sums.items()}
@@ -175,23 +167,8 @@ class SpaceRecipe:
 
     @staticmethod
     def load(config: SpaceConfig, folders: Sequence[Path]) -> SpaceRecipe:
-        """Read every picture below `folders`; a crop comes from each of them with equal odds.
-
-        A folder none of whose names is held out is scored on its first picture. Raises ConfigError when a
-        folder holds no readable picture.
-        """
-        sets: list[PictureSet] = []
-        chosen: list[np.ndarray] = []
-        for folder in folders:
-            files = find([folder])
-            aside = [path for path in files if held_out(path.name)][: max(1, VALIDATED // len(folders))]
-            kept = [path for path in files if not held_out(path.name)] or files
-            sets.append(PictureSet.load(kept or [folder]))
-            try:
-                chosen += PictureSet.load(aside).pictures if aside else sets[-1].pictures[:1]
-            except ConfigError:  # what the names picked cannot be read
-                chosen += sets[-1].pictures[:1]
-        return SpaceRecipe(config, tuple(sets), PictureSet(tuple(chosen)))
+        """Read every picture below `folders`; a crop comes from each of them with equal odds. See `read_sets`."""
+        return SpaceRecipe(config, *read_sets(folders))
 
     def modules(self) -> SpaceObjective:
         return SpaceObjective(self.config)
@@ -200,7 +177,9 @@ class SpaceRecipe:
         """The wavelets that the linear paths start from are good: they move slowly, the rate model fast."""
         if name.startswith("rate."):
             return 10.0
-        return 0.03 if any(part in name for part in LINEAR) else 1.0
+        if "alignment" in name:  # the logarithm of a scale: a step of the rate is a small share of it
+            return 60.0
+        return 0.1 if any(part in name for part in LINEAR) else 1.0
 
     def step(
         self, module: nn.Module, draws: torch.Generator, step: int, device: torch.device
@@ -232,9 +211,7 @@ def grid(objective: SpaceObjective, pictures: Sequence[Tensor], path: Path) -> N
     rows = []
     for picture in pictures:
         x = pad(picture[None, :, :256, :256], (256, 256))
-        features = objective.encoder(x)
-        coded, _ = objective.rate(features, torch.ones(1).to(x), 1)
-        alone = Features({"context": features.maps["context"]})
-        rows.append(torch.cat([x, objective.decoder(coded).float(), objective.decoder(alone).float()], dim=3))
-    shown = torch.cat(rows, dim=2)[0].clamp(0, 1).mul(255).round().byte().permute(1, 2, 0)
+        seen, _ = objective.views(x)
+        rows.append(torch.cat([x, seen["coded"], seen["alone"]], dim=3))
+    shown = torch.cat(rows, dim=2)[0].mul(255).round().byte().permute(1, 2, 0)
     Image.fromarray(shown.cpu().numpy()).save(path)

@@ -1,0 +1,188 @@
+"""Verbs that train: space, raw, denoise. One recipe each; the loop, the options and the output are shared."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from chiasm.cli import options
+from chiasm.cli.group import VerbGroup
+from chiasm.cli.pictures import MODEL
+from chiasm.cli.terminal import Terminal
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from chiasm.training.loop import Recipe
+
+C = TypeVar("C")
+Command = Callable[..., Any]
+
+
+@click.group(cls=VerbGroup)
+def train() -> None:
+    """Train weights by a recipe."""
+
+
+def recipe_options(command: Command) -> Command:
+    """The options of every recipe."""
+    folder = click.Path(exists=True, file_okay=False, path_type=Path)
+    for option in reversed(
+        (
+            click.option(
+                "--data", required=True, multiple=True, type=folder, help="Folder of photographs; may be given again."
+            ),
+            click.option(
+                "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of the run."
+            ),
+            click.option("--config", type=click.Path(dir_okay=False, path_type=Path), help="TOML file of differences."),
+            click.option(
+                "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="One more difference; may be repeated."
+            ),
+            click.option(
+                "--device", type=click.Choice(("auto", "cpu", "cuda")), default="auto", help="[default: auto]"
+            ),
+            click.option("--devices", type=click.IntRange(1), default=1, show_default=True, help="How many of them."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def _resolved(terminal: Terminal, kind: type[C], config: Path | None, overrides: Sequence[str]) -> C:
+    from chiasm import config as configs
+
+    resolved = configs.load(kind, config, overrides)
+    if _speaks():
+        terminal.event("config", asdict(resolved))  # type: ignore[call-overload]
+    return resolved
+
+
+def _speaks() -> bool:
+    """Whether this process is the one that speaks, when there are several devices."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+def _run(terminal: Terminal, recipe: Recipe[nn.Module], out: Path, device: str, devices: int) -> nn.Module:
+    from chiasm.training.loop import Where
+    from chiasm.training.loop import train as run
+
+    steps: int = recipe.config.steps
+    with terminal.progress("train", steps, unit="steps") as bar:
+
+        def say(line: Mapping[str, object]) -> None:
+            terminal.event("validation" if "validation" in line else "step", line)
+            terminal.say("  ".join(f"{name} {_figure(value)}" for name, value in line.items()))
+            step = line["step"]
+            bar.advance(count=(step if isinstance(step, int) else 0) - bar.done)
+
+        return run(recipe, out, Where(device, devices), say)
+
+
+def _done(terminal: Terminal, out: Path, steps: int, files: Sequence[str]) -> None:
+    terminal.event("summary", {"out": out, "steps": steps, "files": list(files)})
+    terminal.show(f"{steps} steps; {' and '.join(files)} in {out}")
+
+
+def _figure(value: object) -> str:
+    if isinstance(value, Mapping):
+        return " ".join(f"{name} {_figure(item)}" for name, item in value.items())
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+@train.command("space")
+@recipe_options
+@options.common
+@options.pass_terminal
+def train_space(
+    terminal: Terminal,
+    data: tuple[Path, ...],
+    out: Path,
+    config: Path | None,
+    overrides: tuple[str, ...],
+    device: str,
+    devices: int,
+) -> None:
+    """Build the space: encoder, decoder and codec tables.
+
+    A run that was interrupted goes on where its last checkpoint was, bit for bit. OUT holds log.jsonl, grids of
+    pictures, last.safetensors (the checkpoint), and in the end ns.safetensors (weights) and tables.bin (codec).
+    """
+    from chiasm.training.export import release
+    from chiasm.training.recipes.space import SpaceConfig, SpaceObjective, SpaceRecipe
+
+    resolved = _resolved(terminal, SpaceConfig, config, overrides)
+    recipe = SpaceRecipe.load(resolved, data)
+    objective = _run(terminal, recipe, out, device, devices)
+    if _speaks():
+        assert isinstance(objective, SpaceObjective)
+        release(objective, recipe, out)
+        _done(terminal, out, resolved.steps, ("ns.safetensors", "tables.bin"))
+
+
+@train.command("raw")
+@recipe_options
+@options.common
+@options.pass_terminal
+def train_raw(
+    terminal: Terminal,
+    data: tuple[Path, ...],
+    out: Path,
+    config: Path | None,
+    overrides: tuple[str, ...],
+    device: str,
+    devices: int,
+) -> None:
+    """Bring camera mosaics into the space: the RAW encoder.
+
+    Photographs are seen through synthetic sensors of a pinned range; the shipped encoder and decoder are frozen and
+    teach. In the end OUT holds raw.safetensors (weights).
+    """
+    from chiasm import zoo
+    from chiasm.training.export import write_weights
+    from chiasm.training.recipes.raw import RawConfig, RawRecipe, Teacher
+
+    resolved = _resolved(terminal, RawConfig, config, overrides)
+    teacher = Teacher(zoo.encoder(MODEL), zoo.reconstructor(MODEL))
+    student = _run(terminal, RawRecipe.load(resolved, data, teacher), out, device, devices)
+    if _speaks():
+        write_weights(student, "encoder.", out, "raw.safetensors")
+        _done(terminal, out, resolved.steps, ("raw.safetensors",))
+
+
+@train.command("denoise")
+@recipe_options
+@options.common
+@options.pass_terminal
+def train_denoise(
+    terminal: Terminal,
+    data: tuple[Path, ...],
+    out: Path,
+    config: Path | None,
+    overrides: tuple[str, ...],
+    device: str,
+    devices: int,
+) -> None:
+    """Train the head that reads clean pictures from noisy features.
+
+    The shipped encoder is frozen. In the end OUT holds denoise.safetensors (weights).
+    """
+    from chiasm import zoo
+    from chiasm.encoders.space import NS
+    from chiasm.tasks.denoise import DenoiseHead
+    from chiasm.training.export import write_weights
+    from chiasm.training.recipes.denoise import DenoiseConfig, DenoiseRecipe, SpaceDenoiser
+
+    resolved = _resolved(terminal, DenoiseConfig, config, overrides)
+    head = DenoiseHead(NS)
+    head.begin(zoo.reconstructor(MODEL).state_dict())
+    network = SpaceDenoiser(zoo.encoder(MODEL), head)
+    trained = _run(terminal, DenoiseRecipe.load(resolved, data, network), out, device, devices)
+    if _speaks():
+        write_weights(trained, "head.", out, "denoise.safetensors")
+        _done(terminal, out, resolved.steps, ("denoise.safetensors",))

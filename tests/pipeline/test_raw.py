@@ -1,0 +1,112 @@
+"""RAW files beside photographs: one store, one space, one pass of one encoder each."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import chiasm.coder as coder_module
+from chiasm.camera import decode
+from chiasm.errors import ImageError, ZooError
+from chiasm.features.layout import padded
+from chiasm.pipeline import Pipeline
+
+TOML = """\
+width = {width}
+height = {height}
+cfa = "RGGB"
+black = 64
+white = 1023
+gains = [2.0, 1.0, 1.5]
+iso = 200
+camera = "Made Up 5"
+"""
+
+
+@pytest.fixture
+def save_raw(tmp_path):
+    """save_raw(name, height, width) -> a headerless mosaic with its description beside it."""
+
+    def write(name: str, height: int = 36, width: int = 44, seed: int = 0):
+        path = tmp_path / "photos" / f"{name}.raw"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        y, x = np.mgrid[0:height, 0:width]
+        smooth = 300 + 150 * np.sin(x / 7.0 + seed) + 100 * np.cos(y / 5.0)
+        path.write_bytes(smooth.astype("<u2").tobytes())
+        path.with_suffix(".toml").write_text(TOML.format(width=width, height=height), encoding="utf-8")
+        return path
+
+    return write
+
+
+def test_photographs_and_mosaics_live_in_one_store_and_one_space(writer, save, save_raw):
+    paths = [save("a.png"), save_raw("b"), save_raw("c", 38, 46, seed=1)]
+    summary = writer.encode(paths)
+    assert (summary.stored, summary.failed) == (3, 0)
+    records = {record.uris[0]: record for record in writer.store.scan(())}
+    assert len(records) == 3
+    assert {record.packet.space for record in records.values()} == {"ns-1"}
+    photo, mosaic = records[str(paths[0])], records[str(paths[1])]
+    assert photo.sensor is None
+    assert str(mosaic.sensor) == "Made Up 5, ISO 200, RGGB, black 64, white 1023"
+    assert photo.feature_id.startswith("test-space@")
+    assert mosaic.feature_id.startswith("test-mosaics@")
+    assert writer.store.stats().sensors == {str(mosaic.sensor): 2}
+    for path in paths:
+        assert writer.reconstruct(str(path)).shape == (*records[str(path)].packet.size, 3)
+        assert set(writer.features(str(path)).maps) == {"context", "detail"}
+
+
+def test_a_second_run_knows_mosaics_too(writer, save, save_raw):
+    paths = [save("a.png"), save_raw("b")]
+    writer.encode(paths)
+    again = writer.encode(paths)
+    assert (again.stored, again.known, again.failed) == (0, 2, 0)
+
+
+def test_a_lying_description_is_a_row_of_the_errors_table(writer, save_raw):
+    good, bad = save_raw("good"), save_raw("bad")
+    bad.with_suffix(".toml").write_text(TOML.format(width=4000, height=3000), encoding="utf-8")
+    summary = writer.encode([bad, good])
+    assert (summary.stored, summary.failed) == (1, 1)
+    assert [failure.uri for failure in writer.store.failures()] == [str(bad)]
+
+
+def test_features_of_a_mosaic_in_tiles_are_those_of_the_whole(plain, save_raw, monkeypatch):
+    shot = decode(save_raw("wide", 90, 134))
+    size = padded(shot.size, 4)
+    whole = dict(plain.coder._encoded([shot], [shot.tile(0, 0, *shot.size)], size).maps)
+    monkeypatch.setattr(coder_module, "TILE", 48)
+    found = list(plain.coder._tiles(shot, size))
+    assert len(found) == 6
+    corner = found[-1]  # the last tile: rows from 48, columns from 96
+    for name, stride in plain.coder.strides.items():
+        wanted = whole[name][..., 48 // stride :, 96 // stride :]
+        assert corner[name].shape == wanted.shape
+        torch.testing.assert_close(corner[name], wanted, rtol=1e-4, atol=1e-3)
+
+
+def test_without_an_encoder_of_mosaics_the_refusal_names_the_file(plain, save_raw):
+    coder = replace(plain.coder, encode_raw=None)
+    lone = Pipeline(coder, plain.draw, {"rgb": "x"})
+    with pytest.raises(ImageError, match=r"b\.raw: expected a photograph, got a RAW file"):
+        lone.pack(save_raw("b"))
+    with pytest.raises(ZooError, match="no encoder of mosaics"):
+        lone.encode_raw(torch.zeros(1, 1, 8, 8), torch.zeros(1, 13))
+
+
+def test_the_weights_of_the_raw_encoder_are_read_when_a_mosaic_comes(monkeypatch, save, save_raw):
+    from chiasm import zoo
+
+    asked: list[str] = []
+    real = zoo.encoder
+    monkeypatch.setattr(zoo, "encoder", lambda name: asked.append(name) or real(name))
+    with Pipeline.load("test-space", precision="float32") as pipeline:
+        pipeline.pack(save("a.png"))
+        assert asked == ["test-space"]
+        pipeline.pack(save_raw("b"))
+        pipeline.pack(save_raw("c"))
+    assert asked == ["test-space", "test-mosaics"]
