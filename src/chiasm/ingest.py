@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from chiasm.camera import DecoderPool, Shot, uri_of
+from chiasm.camera import DecoderPool, Shot, stat_of, uri_of
 from chiasm.coder import TILE, PictureCoder
 from chiasm.contracts import Failure, Kind, Packet, Record, Stat
 from chiasm.errors import ImageError
@@ -180,15 +180,6 @@ class Ingest:
         self.counts[outcome] += 1
         if self.report is not None:
             self.report(Progress(self.done, self.total, source_bytes, uri, outcome, message))
-
-
-def stat_of(path: Path) -> Stat | None:
-    """Size and modification time, or None for a file that is not there."""
-    try:
-        found = path.stat()
-    except (OSError, ValueError):
-        return None
-    return found.st_size, found.st_mtime_ns
 
 
 def key_of(digest: str, feature_id: str) -> str:

@@ -73,7 +73,7 @@ class Entry:
     @property
     def feature_id(self) -> str:
         """Weights and preprocessing: what decides whether a picture was already encoded."""
-        held = hashlib.sha256(self.data).hexdigest()[:12] if self.file else "untrained"
+        held = str(self.card["sha256"])[:12] if self.file else "untrained"  # `data` checks it when weights load
         return f"{self.name}@{held}/{PREPROCESSING}"
 
 

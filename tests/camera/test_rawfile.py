@@ -344,3 +344,16 @@ def test_rawpy_is_imported_for_raw_only_and_the_users_threads_stay(save_dng, sav
             check=True,
         )
         assert done.stdout.strip() == str(threads)
+
+
+def test_blown_highlights_stay_white_whatever_the_smallest_gain():
+    from dataclasses import replace
+
+    from chiasm.camera import Mosaic
+    from chiasm.camera.pinned import pinned
+
+    sensor = replace(pinned().sensors[0], gains=(0.6, 1.0, 2.5))
+    full = Mosaic(np.full((4, 4), 1023, np.uint16), (64.0,) * 4, 1023.0, sensor)
+    light = full.tile(0, 0, 4, 4)
+    assert light.min().item() == pytest.approx(1.0)
+    assert light[0, 0, 1].item() == pytest.approx(1 / 0.6)

@@ -276,8 +276,8 @@ def test_condition_is_the_matrix_noise_and_gains_of_about_unit_size(sensors):
     ends = [replace(sensors[0], shot=shot, read=math.exp(2.18 * math.log(shot) + 1.20)) for shot in (1e-4, 1.2e-2)]
     assert torch.allclose(s.condition(ends)[:, 9:11], torch.tensor([[-1.0, -1.0], [1.0, 1.0]]), atol=1e-5)
     assert s.condition([replace(sensors[0], shot=0.0, read=0.0)])[0, 9:11].tolist() == [-2.0, -2.0]
-    doubled = s.condition([replace(sensors[0], gains=(2.0, 1.0, 0.5))])
-    assert doubled[0, 11:].tolist() == [1.0, -1.0]
+    doubled = s.condition([replace(sensors[0], gains=(2.0, 1.0, 4.0))])
+    assert doubled[0, 11:].tolist() == [1.0, 2.0]
 
 
 def test_drawn_sensors_are_a_function_of_the_generator_and_lie_in_the_range():

@@ -9,7 +9,7 @@ from chiasm.features.plane import double
 @pytest.fixture
 def alignment():
     draws = torch.Generator().manual_seed(0)
-    module = Alignment(64, 64).requires_grad_(False)
+    module = Alignment(64).requires_grad_(False)
     for parameter in module.parameters():
         parameter.copy_(10 * torch.rand(64, generator=draws) - 5)
     return module
@@ -51,7 +51,7 @@ def test_amplitudes_keep_between_the_floor_and_one(alignment):
 
 
 def test_they_start_alike_and_near_one():
-    fresh = torch.cat([x.flatten() for x in Alignment(64, 64).amplitudes()])
+    fresh = torch.cat([x.flatten() for x in Alignment(64).amplitudes()])
     assert fresh.min() == fresh.max() > 0.98
 
 

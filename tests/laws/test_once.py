@@ -37,6 +37,7 @@ def test_the_encoder_sees_each_picture_once_and_no_read_calls_it(pipelines, phot
                 pipeline.features(key)
                 pipeline.reconstruct(key)
                 pipeline.reconstruct(key, levels=("context",))
+                pipeline.predict(key, "denoise")  # a second task: no pixel, no encoder
             assert sum(calls) == len(photos)
         seen += 1
     assert seen == len(pipelines) >= 2

@@ -75,6 +75,18 @@ def test_a_lying_description_is_a_row_of_the_errors_table(writer, save_raw):
     assert [failure.uri for failure in writer.store.failures()] == [str(bad)]
 
 
+def test_a_changed_description_is_another_picture_and_a_corrected_one_is_tried_again(writer, save_raw):
+    path = save_raw("b")
+    writer.encode([path])
+    path.with_suffix(".toml").write_text(TOML.format(width=44, height=36).replace("RGGB", "BGGR"), encoding="utf-8")
+    assert writer.encode([path]).stored == 1
+    assert writer.store.get(str(path)).sensor.pattern == "BGGR"
+    path.with_suffix(".toml").write_text(TOML.format(width=45, height=36), encoding="utf-8")
+    assert writer.encode([path]).failed == 1
+    path.with_suffix(".toml").write_text(TOML.format(width=44, height=36) + "bits = 16", encoding="utf-8")
+    assert writer.encode([path]).stored == 1
+
+
 def test_features_of_a_mosaic_in_tiles_are_those_of_the_whole(plain, save_raw, monkeypatch):
     shot = decode(save_raw("wide", 90, 134))
     size = padded(shot.size, 4)

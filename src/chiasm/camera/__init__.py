@@ -12,10 +12,11 @@ along. Importing this package does not import torch.
 """
 
 from chiasm.camera.decoder import decode, read
+from chiasm.camera.headerless import stat_of
 from chiasm.camera.limits import Limits
 from chiasm.camera.listing import find
 from chiasm.camera.mosaic import Mosaic, Shot
 from chiasm.camera.picture import Picture, uri_of
 from chiasm.camera.pool import DecoderPool
 
-__all__ = ["DecoderPool", "Limits", "Mosaic", "Picture", "Shot", "decode", "find", "read", "uri_of"]
+__all__ = ["DecoderPool", "Limits", "Mosaic", "Picture", "Shot", "decode", "find", "read", "stat_of", "uri_of"]

@@ -29,7 +29,7 @@ from chiasm.camera import calibration, cells
 from chiasm.camera.limits import Limits, refuse_size
 from chiasm.camera.mosaic import Mosaic
 from chiasm.camera.picture import uri_of
-from chiasm.contracts import Sensor
+from chiasm.contracts import Sensor, Stat
 from chiasm.errors import ImageError, nearest
 
 SUFFIX, DESCRIPTION = ".raw", ".toml"
@@ -44,6 +44,21 @@ _IDENTITY = [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
 def is_described(path: Path) -> bool:
     """Whether the path is that of headerless counts: a .raw with its description beside it."""
     return path.suffix.lower() == SUFFIX and os.path.isfile(path.with_suffix(DESCRIPTION))  # noqa: PTH113, Path.is_file raises
+
+
+def stat_of(path: Path) -> Stat | None:
+    """Size and modification time in ns of a file, None when there is none.
+
+    Of headerless counts those of their description count too: other words make another picture.
+    """
+    try:
+        found = path.stat()
+        if not is_described(path):
+            return found.st_size, found.st_mtime_ns
+        told = path.with_suffix(DESCRIPTION).stat()
+    except (OSError, ValueError):
+        return None
+    return found.st_size + told.st_size, found.st_mtime_ns ^ told.st_mtime_ns << 1
 
 
 def undescribed(path: Path, name: str) -> ImageError:
@@ -69,14 +84,14 @@ def read(file: BinaryIO, path: Path, name: str, limits: Limits) -> Mosaic:
     if order not in ("little", "big"):
         raise told.refused(f"order: expected 'little' or 'big', got {order!r}")
     item = np.dtype(np.uint8) if bits <= 8 else np.dtype("<u2" if order == "little" else ">u2")
-    file.seek(0)
-    data = file.read()
-    wanted = width * height * item.itemsize
-    if len(data) != wanted:
+    wanted, found = width * height * item.itemsize, file.seek(0, os.SEEK_END)
+    if found != wanted:
         raise told.refused(
-            f"expected {wanted} bytes ({width} x {height} of {item.itemsize}), got {len(data)}; "
+            f"expected {wanted} bytes ({width} x {height} of {item.itemsize}), got {found}; "
             "correct width, height or bits"
         )
+    file.seek(0)
+    data = file.read(wanted)
     counts = np.frombuffer(data, item).reshape(height, width).astype(np.uint16)
     black = told.numbers("black", 0.0, 4)
     mosaic = cells.mosaic_of(counts, cfa, black, white or 2.0**bits - 1, _sensor(told), name)

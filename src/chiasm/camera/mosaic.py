@@ -61,10 +61,11 @@ class Mosaic:
     def tile(self, top: int, left: int, bottom: int, right: int) -> Tensor:
         """The rows top..bottom and columns left..right (ends excluded) as float32 1 x h x w, linear.
 
-        Black is subtracted, white (before white balance) is 1, and each site is multiplied by its gain: this is
-        the one place where white balance is applied, so that nothing after it asks whether it was. Not clipped:
-        noise below black stays negative, and balanced or overfull sites stay above 1. A tile that begins at an
-        odd row or column has its cells cut there; its values are those of the whole.
+        Black is subtracted, white (before white balance) is 1, and each site is multiplied by its gain over the
+        smallest gain, so that the colour which is full first is so at 1 and blown highlights stay white: this is
+        the one place where a mosaic's white balance is applied, so that nothing after it asks whether it was.
+        Not clipped: noise below black stays negative, and balanced or overfull sites stay above 1. A tile that
+        begins at an odd row or column has its cells cut there; its values are those of the whole.
         Raises ShapeError when the tile is empty or leaves the mosaic.
         """
         import torch
@@ -75,7 +76,7 @@ class Mosaic:
                 f"{self.uri}: expected a tile inside {height} x {width} pixels, "
                 f"got rows {top} to {bottom} and columns {left} to {right}"
             )
-        red, green, blue = self.sensor.gains
+        red, green, blue = (gain / min(self.sensor.gains) for gain in self.sensor.gains)
         part = self.values[top:bottom, left:right]  # h w
         light = np.empty((1, *part.shape), np.float32)
         for site, gain in enumerate((red, green, green, blue)):

@@ -90,7 +90,8 @@ def _library(name: str) -> ModuleType:
         import rawpy
     except ImportError as error:
         raise ImageError(
-            f'{name}: reading a RAW file needs rawpy, which is not here; pip install "chiasm[raw]"', "unsupported"
+            f'{name}: reading a RAW file needs rawpy, which is not here; pip install "chiasm[raw]", then --retry',
+            "unsupported",
         ) from error
     finally:
         if before is None:

@@ -227,8 +227,8 @@ def condition(sensors: Sequence[Sensor]) -> Tensor:
     """B x 13, what reaches the stem of a RAW encoder: the matrix row by row, shot and read, gains of red and blue.
 
     The matrix as it is (about -1 to 2). log shot and log read are scaled so that the ends of training's range lie at
-    -1 and 1, and clipped to [-2, 2]; so 0 (no noise, or unknown) is -2. Gains
-    as their log2: white balance multiplies the noise of a colour too.
+    -1 and 1, and clipped to [-2, 2]; so 0 (no noise) is -2. Gains
+    over the smallest, as `Mosaic.tile` applies them, as log2: white balance multiplies a colour's noise too.
     """
     shot = torch.tensor([sensor.shot for sensor in sensors], dtype=torch.float64).log()
     read = torch.tensor([sensor.read for sensor in sensors], dtype=torch.float64).log()
@@ -236,7 +236,9 @@ def condition(sensors: Sequence[Sensor]) -> Tensor:
     read = (read - READ_OFFSET) / READ_SLOPE  # the shot noise for which this read noise is the usual one
     noise = torch.stack([shot, read], dim=1)
     scaled = ((2 * noise - low - high) / (high - low)).clamp(-2.0, 2.0).float()
-    return torch.cat([matrices(sensors).flatten(1), scaled, gains_of(sensors)[:, [0, 2]].log2()], dim=1)
+    gains = gains_of(sensors)
+    relative = (gains / gains.amin(dim=1, keepdim=True))[:, [0, 2]].log2()
+    return torch.cat([matrices(sensors).flatten(1), scaled, relative], dim=1)
 
 
 def draw_sensors(choices: SensorRange, count: int, generator: Generator) -> list[Sensor]:

@@ -33,8 +33,8 @@ CHANNELS: dict[Kind, int] = {"rgb": 3, "raw": 1}
 # One step of the codec's default quantiser is then some 25 grey levels, at which a photograph takes about
 # 1.4 bits a pixel.
 GAIN = 10.0
-CONDITION = 13  # numbers that tell a stem about its sensor: colour matrix, two noise levels, two gains
-# Of a sensor that nothing is known of: its colours are taken for sRGB's, its noise for average.
+CONDITION = 13  # numbers that tell a stem about its sensor: colour matrix, two noise levels, log2 of two gains
+# Of a sensor that nothing is known of: its colours are taken for sRGB's, its noise for average, its gains for two.
 UNKNOWN = torch.cat([torch.eye(3).flatten(), torch.zeros(2), torch.ones(2)])
 BRANCH = 3.0  # what the convolutional branch sees is scaled to about one
 
@@ -120,7 +120,7 @@ class SpaceEncoder(nn.Module):
         self.rise = nn.Sequential(nn.Conv2d(64, 2 * width, 1), nn.PixelShuffle(2), nn.ReLU())
         self.join = nn.Conv2d(width + width // 2, 64, 1)
         self.finer_linear = nn.Conv2d(9, 64, 1, bias=False)
-        self.alignment = Alignment(64, 64)
+        self.alignment = Alignment(64)
         self._start()
 
     def _start(self) -> None:

@@ -27,12 +27,12 @@ START = 4.0  # sigmoid(START) is nearly 1
 
 
 class Alignment(nn.Module):
-    """Amplitudes in (0.2, 1) of the channels of `context` and of what `detail` adds to it."""
+    """Amplitudes in (0.2, 1) of the channels of `context` and of what `detail` adds to it, as many."""
 
-    def __init__(self, deep: int, shallow: int) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.context = nn.Parameter(torch.full((deep,), START))
-        self.finer = nn.Parameter(torch.full((shallow,), START))
+        self.context = nn.Parameter(torch.full((channels,), START))
+        self.finer = nn.Parameter(torch.full((channels,), START))
 
     def amplitudes(self) -> tuple[Tensor, Tensor]:
         """Those of `context`, 1 C 1 1, and of what is finer, 1 C 1 1."""

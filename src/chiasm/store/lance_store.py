@@ -379,12 +379,12 @@ class LanceStore:
 
     def stats(self) -> StoreStats:
         """Counts and sizes, from the small columns only."""
-        lengths = [bytes_column(level) for level in self.levels]
-        names = ["height", "width", "source_bytes", "sensor", "space", "feature_id", "codec_id", "tables", *lengths]
+        counted = ("space", "feature_id", "codec_id", "tables")
+        names = ["height", "width", "source_bytes", "sensor", *counted, *map(bytes_column, self.levels)]
         with guarded("counting", self.path):
             table = self._sets[IMAGES].to_table(columns=names)
         columns = {name: table[name].to_pylist() for name in names}
-        counts = {name: dict(Counter(columns[name])) for name in names[4:8]}
+        counts = {name: dict(Counter(columns[name])) for name in counted}
         return StoreStats(
             images=table.num_rows,
             sources=self._known().sources(),

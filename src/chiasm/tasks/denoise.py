@@ -39,10 +39,12 @@ class DenoiseHead(nn.Module):
         assert all(name.startswith(f"blocks.{DEPTH - 1}.") for name in missing)
         nn.init.zeros_(last.second.weight)
         nn.init.zeros_(last.second.bias)  # type: ignore[arg-type]
+        self.body.alignment.requires_grad_(False)  # it is the space's, and not for a head to change
 
     def forward(self, features: Features) -> Tensor:
         """Maps `context` B 64 H/4 W/4 and `detail` B 64 H/2 W/2 to B 3 H W, sRGB around [0, 1], not clipped.
 
+        From `context` alone the answer is coarser; the head was not trained for it.
         Raises ShapeError without `context`.
         """
         drawn: Tensor = self.body(features)

@@ -63,7 +63,7 @@ class ReconstructHead(nn.Module):
         self.finer_linear = nn.Conv2d(shallow, 9, 1, bias=False)
         self.merge_low = nn.ConvTranspose2d(12, 3, 10, stride=2, padding=4, bias=False)
         self.merge = nn.ConvTranspose2d(12, 3, 10, stride=2, padding=4, bias=False)
-        self.alignment = Alignment(deep, shallow)
+        self.alignment = Alignment(deep)
         self._start()
 
     def _start(self) -> None:

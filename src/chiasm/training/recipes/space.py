@@ -34,7 +34,9 @@ from chiasm.training.rate import RateModel
 from chiasm.training.recipes.sources import read_sets
 
 DECODED = 0.02  # weight of the decoded reading of Eq. 3 beside the latent one
-LINEAR = ("split", "second", "linear", "merge")  # names of the layers that start as wavelets
+# Names of the layers that start as wavelets. `second` is also what a residual block calls its second convolution:
+# those learn as slowly, and the shipped weights were trained so.
+LINEAR = ("split", "second", "linear", "merge")
 RATE_WARMUP = 100  # steps over which the price of a bit rises from nothing
 MARGIN = 24  # pixels from a border within which an encoder sees padding
 
@@ -177,7 +179,7 @@ class SpaceRecipe:
         """The wavelets that the linear paths start from are good: they move slowly, the rate model fast."""
         if name.startswith("rate."):
             return 10.0
-        if "alignment" in name:  # the logarithm of a scale: a step of the rate is a small share of it
+        if "alignment" in name:  # a logit, nearly flat where it starts
             return 60.0
         return 0.1 if any(part in name for part in LINEAR) else 1.0
 
