@@ -10,6 +10,7 @@ float32 and in bfloat16; ratios within one run. ROOT holds kodak/ and, for real 
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -61,15 +62,15 @@ def quality(pipeline: Pipeline, head: nn.Module, rival: nn.Module, data: Path) -
         return dict(evaluate_denoise(ways, read_folder(data / "kodak"), real).psnr)
 
 
-def milliseconds(call: Callable[[], object], repeats: int) -> float:
-    """Median time of a call."""
-    call()
-    times = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        call()
-        times.append(1e3 * (time.perf_counter() - started))
-    return round(median(times), 2)
+def milliseconds(calls: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Median time of each call, taken in turns; the first three of each do not count."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(repeats + 3):
+        for name, call in calls.items():
+            started = time.perf_counter()
+            call()
+            times[name].append(1e3 * (time.perf_counter() - started))
+    return {name: round(median(each[3:]), 2) for name, each in times.items()}
 
 
 def speed(head: nn.Module, rival: nn.Module, repeats: int) -> dict[str, dict[str, float]]:
@@ -82,11 +83,12 @@ def speed(head: nn.Module, rival: nn.Module, repeats: int) -> dict[str, dict[str
         found = {}
         for name, half in (("float32", False), ("bfloat16", True)):
             with torch.autocast("cpu", torch.bfloat16, enabled=half):
-                row = {
-                    "encoder": milliseconds(partial(networks[0], pixels), repeats),
-                    "head": milliseconds(partial(networks[1], features), repeats),
-                    "DnCNN-17": milliseconds(partial(networks[2], pixels), max(3, repeats // 4)),
+                calls = {
+                    "encoder": partial(networks[0], pixels),
+                    "head": partial(networks[1], features),
+                    "DnCNN-17": partial(networks[2], pixels),
                 }
+                row = milliseconds(calls, repeats)
             row["DnCNN over head"] = round(row["DnCNN-17"] / row["head"], 2)
             row["DnCNN over encoder and head"] = round(row["DnCNN-17"] / (row["encoder"] + row["head"]), 2)
             found[name] = row
@@ -99,7 +101,7 @@ def main() -> None:
     parser.add_argument("--train", nargs="+", type=Path, help="folders of photographs to train on")
     parser.add_argument("--set", nargs="*", default=[], help="differences of the recipe's config, key=value")
     parser.add_argument("--data", type=Path, help="folder with kodak/ and polyu/")
-    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--repeats", type=int, default=10)
     options = parser.parse_args()
     if options.train:
         config = configs.load(DenoiseConfig, None, options.set)
@@ -108,9 +110,10 @@ def main() -> None:
         return
     head, _ = zoo.head("denoise", "ns-1")
     rival = trained(options.run) if options.run else DnCNN().eval().folded()
-    found: dict[str, object] = {"speed, ms": speed(head, rival, options.repeats)}
+    found: dict[str, object] = {"machine": workbench.machine(), "speed, ms": speed(head, rival, options.repeats)}
     if options.data:
         found["PSNR, dB"] = quality(Pipeline.load(), head, rival, options.data)
+    print(json.dumps(found, indent=1))
     workbench.write(found, options.json)
 
 
