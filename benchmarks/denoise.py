@@ -19,7 +19,7 @@ from statistics import median
 
 import torch
 from safetensors import safe_open
-from torch import Tensor, nn
+from torch import nn
 
 import workbench
 from baselines.dncnn import DnCNN
@@ -29,11 +29,10 @@ from chiasm.contracts import Features
 from chiasm.pipeline import Pipeline
 from chiasm.training.loop import Where, train
 from chiasm.training.recipes.denoise import DenoiseConfig, DenoiseRecipe, PixelDenoiser
-from chiasm.validation.denoising import evaluate_denoise, read_pairs, smoothed
+from chiasm.validation.denoising import evaluate_denoise, read_pairs, smoothed, ways_of
 from chiasm.validation.pictures import read_folder
 
 SIZE = 512
-QUALITIES = (2, 4, 6, 8)
 
 
 def trained(run: Path) -> nn.Module:
@@ -48,15 +47,7 @@ def trained(run: Path) -> nn.Module:
 
 def quality(pipeline: Pipeline, head: nn.Module, rival: nn.Module, data: Path) -> dict[str, Mapping[str, float]]:
     """Noise -> way -> mean PSNR in dB."""
-
-    def ours(pixels: Tensor) -> Tensor:
-        return head(pipeline.coder.encode(pixels))
-
-    def coded(step: int, pixels: Tensor) -> Tensor:
-        return head(pipeline.coded(pipeline.coder.encode(pixels), step))
-
-    ways = {"ours": ours} | {f"ours at quality {step}": partial(coded, step) for step in QUALITIES}
-    ways |= {"DnCNN-17": rival, "non-local means": smoothed}
+    ways = ways_of(pipeline.coder.encode, pipeline.coded, head) | {"DnCNN-17": rival, "non-local means": smoothed}
     real = read_pairs(data / "polyu") if (data / "polyu").is_dir() else []
     with torch.inference_mode():
         return dict(evaluate_denoise(ways, read_folder(data / "kodak"), real).psnr)

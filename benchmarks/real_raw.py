@@ -1,6 +1,6 @@
 """Real sensors: linear raw-RGB pictures of a camera, mosaicked again, against what they develop to.
 
-    python benchmarks/real_raw.py FOLDER [--json OUT]
+    python benchmarks/real_raw.py --data FOLDER [--json OUT]
 
 FOLDER holds 16-bit PNGs of linear camera colours, black subtracted, each with NAME_metadata.json beside it, whose
 `illuminant_color_raw` is the white (the layout of INTEL-TAU's downscaled set). The target is the picture itself,
@@ -71,8 +71,11 @@ def read(path: Path) -> tuple[Tensor, Sensor]:
 
 def main() -> None:
     parser = workbench.parser(__doc__, folder=False)
-    parser.add_argument("data", type=Path)
+    parser.add_argument("--data", type=Path, help="the folder; without it nothing is measured")
     options = parser.parse_args()
+    if options.data is None:
+        print("nothing measured: name the pictures with --data FOLDER")
+        return
     pipeline = Pipeline.load(precision="float32")
     encode, decode = pipeline.space()
     scores: dict[str, list[float]] = {}

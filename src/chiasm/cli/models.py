@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -17,7 +16,6 @@ from chiasm.cli.terminal import Bar, Terminal, columns
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from chiasm.pipeline import Pipeline
     from chiasm.validation.pictures import Picture
 
 T = TypeVar("T")
@@ -187,39 +185,21 @@ def evaluate_denoise(terminal: Terminal, data: Path, out: Path, limit: int | Non
     DATA holds kodak/ and, for real noise, polyu/; without a kodak/ the pictures in DATA itself are used.
     """
     from chiasm.pipeline import Pipeline
-    from chiasm.validation.denoising import SIGMAS, evaluate_denoise, read_pairs, smoothed
+    from chiasm.validation.denoising import SIGMAS, evaluate_denoise, read_pairs, smoothed, ways_of
     from chiasm.validation.pictures import find_set, read_folder
     from chiasm.validation.report import write_denoise
+    from chiasm.zoo import head as head_of
 
     pictures = read_folder(find_set(data, ("kodak",)) or data, limit)
     folder = find_set(data, ("polyu",))
     real = read_pairs(folder, limit) if folder else []
     with Pipeline.load(MODEL) as pipeline:
-        ways = {**_denoisers(pipeline), "non-local means": smoothed}
+        head, _ = head_of("denoise", pipeline.spec.space)
+        ways = ways_of(pipeline.coder.encode, pipeline.coded, head) | {"non-local means": smoothed}
         total = len(pictures) * (len(SIGMAS) + 1) + len(real)
         with terminal.progress("evaluate", total, unit="pairs") as bar:
             report = evaluate_denoise(ways, pictures, real, tell=bar.advance)
     _written(terminal, out, write_denoise(report, out), len(pictures))
-
-
-def _denoisers(pipeline: Pipeline) -> dict[str, Callable[[Tensor], Tensor]]:
-    """The denoising head on features that were not coded, and on those of some qualities."""
-    import torch
-
-    from chiasm import zoo
-
-    head, _ = zoo.head("denoise", pipeline.spec.space)
-
-    @torch.inference_mode()
-    def plain(pixels: Tensor) -> Tensor:
-        return head(pipeline.coder.encode(pixels))  # type: ignore[no-any-return]
-
-    @torch.inference_mode()
-    def coded(quality: int, pixels: Tensor) -> Tensor:
-        return head(pipeline.coded(pipeline.coder.encode(pixels), quality))  # type: ignore[no-any-return]
-
-    ways: dict[str, Callable[[Tensor], Tensor]] = {"ours": plain}
-    return ways | {f"ours at quality {quality}": partial(coded, quality) for quality in (2, 4, 6, 8)}
 
 
 def _written(terminal: Terminal, out: Path, files: Sequence[Path], pictures: int) -> None:

@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from chiasm.camera.sensor import CONDITION
 from chiasm.contracts import Features, FeatureSpec, Kind, Level
 from chiasm.errors import ShapeError
 from chiasm.features.alignment import COARSE, EDGES, FINER, Alignment
@@ -33,7 +34,6 @@ CHANNELS: dict[Kind, int] = {"rgb": 3, "raw": 1}
 # One step of the codec's default quantiser is then some 25 grey levels, at which a photograph takes about
 # 1.4 bits a pixel.
 GAIN = 10.0
-CONDITION = 13  # numbers that tell a stem about its sensor: colour matrix, two noise levels, log2 of two gains
 # Of a sensor that nothing is known of: its colours are taken for sRGB's, its noise for average, its gains for two.
 UNKNOWN = torch.cat([torch.eye(3).flatten(), torch.zeros(2), torch.ones(2)])
 BRANCH = 3.0  # what the convolutional branch sees is scaled to about one

@@ -13,6 +13,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 
@@ -20,7 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from chiasm.contracts import Features
 from chiasm.errors import ImageError, MissingExtraError
+from chiasm.validation.distances import Decode, Encode
 from chiasm.validation.metrics import psnr, quantised, unit
 from chiasm.validation.pictures import Picture, cropped, read_picture
 
@@ -28,6 +31,7 @@ SIGMAS = (15.0, 25.0, 50.0)
 PHOTON = (0.02, 0.0005)  # variance per unit of light, and of darkness
 REAL = ("_real", "_mean")  # how the files of a pair end
 
+Coded = Callable[[Features, int], Features]  # features through the codec at a quality
 Denoise = Callable[[Tensor], Tensor]  # 1 3 H W in [0, 1], H and W multiples of 4
 
 
@@ -66,6 +70,20 @@ def evaluate_denoise(
         tell()
     means = {noise: {name: fmean(values) for name, values in bank.items()} for noise, bank in found.items()}
     return DenoiseReport(means, {noise: len(bank["noisy"]) for noise, bank in found.items()})
+
+
+def ways_of(
+    encode: Encode, coded: Coded, head: Decode, qualities: Sequence[int] = (2, 4, 6, 8)
+) -> dict[str, Denoise]:
+    """A head behind its encoder, on features that were not coded and on those of some qualities."""
+
+    def ours(quality: int | None, pixels: Tensor) -> Tensor:
+        with torch.inference_mode():
+            features = encode(pixels)
+            return head(features if quality is None else coded(features, quality))
+
+    each: dict[str, Denoise] = {"ours": partial(ours, None)}
+    return each | {f"ours at quality {quality}": partial(ours, quality) for quality in qualities}
 
 
 def pairs(pictures: Sequence[Picture]) -> Iterator[Pair]:

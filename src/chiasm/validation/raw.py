@@ -24,9 +24,10 @@ from torch import Tensor
 
 from chiasm.camera import sensor
 from chiasm.camera.pinned import Noise, pinned
-from chiasm.contracts import Features, Sensor
+from chiasm.coder import EncodeRaw
+from chiasm.contracts import Sensor
 from chiasm.validation.demosaicing import METHODS, drawn
-from chiasm.validation.denoising import smoothed
+from chiasm.validation.denoising import Coded, smoothed
 from chiasm.validation.distances import Decode, Distance, Encode, distance, relative, spread
 from chiasm.validation.metrics import psnr, quantised
 from chiasm.validation.pictures import Picture, cropped
@@ -36,8 +37,6 @@ CLEAN = "clean"
 
 CASES = 1 + len(pinned().noises)  # mosaics of each picture
 
-EncodeRaw = Callable[[Tensor, Tensor], Features]  # balanced mosaic B 1 H W, condition B 13
-Coded = Callable[[Features, int], Features]  # features through the codec at a quality
 Bank = Mapping[str, list[float]]
 
 

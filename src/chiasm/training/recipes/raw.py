@@ -43,7 +43,8 @@ class RawConfig:
     """Every knob of the recipe `raw`.
 
     pairs: how many RAW and RGB pairs there are (0: a new sensor for every crop). pixel: weight of the pixel term
-    beside Eq. 5. told: whether the encoder is told the sensor's matrix and noise. noise: whether mosaics have any.
+    beside Eq. 5. told: whether the encoder is told the sensor's matrix, noise and gains. quiet: share of mosaics
+    without noise.
     """
 
     steps: Count = 4_000
@@ -56,8 +57,7 @@ class RawConfig:
     pairs: Annotated[int, Range(low=0)] = 0
     pixel: Amount = 0.2
     told: bool = True
-    noise: bool = True
-    quiet: Share = 0.25  # share of mosaics without noise
+    quiet: Share = 0.25
     validate_every: Count = 500
     save_every: Count = 250
 
@@ -156,7 +156,7 @@ class RawRecipe:
         """Crops of some pairs, as their sensors see them."""
         clean, sensors = self._crops(count, draws)
         exposures = sensor.draw_exposures(pinned().training, count, draws)
-        quiet = torch.rand(count, generator=draws) < (self.config.quiet if self.config.noise else 1.0)
+        quiet = torch.rand(count, generator=draws) < self.config.quiet
         sensors = [silent(one) if still else one for one, still in zip(sensors, quiet.tolist(), strict=True)]
         return sensor.unprocess(clean, sensors, draws, exposures)
 
