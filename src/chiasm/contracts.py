@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Kind = Literal["rgb", "raw"]
+Unit = Literal["logit", "metre", "relative", "direction", "srgb"]
 Stat = tuple[int, int]  # a file's size in bytes and its mtime in ns: the same stat, so the same bytes, unread
 
 
@@ -110,6 +111,49 @@ class Features:
 
 
 @dataclass(frozen=True)
+class TaskSpec:
+    """What a head answers for one task, and in which unit; a unit is never guessed.
+
+    channels: of the map B channels H W (or, for `classes`, of the vector B channels). unit: logit (semantics, classes,
+    edges), metre or relative (depth), direction (normals: unit vectors, x right, y down, z forward, so those of what
+    is seen have z < 0), srgb (pictures, around [0, 1]). classes: names, one for each channel, where channels are
+    classes.
+    """
+
+    name: str
+    channels: int
+    unit: Unit
+    classes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Intrinsics:
+    """A pinhole camera in pixels: focal lengths and principal point. The centre of the upper left pixel is (0, 0)."""
+
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One picture and what is known of it.
+
+    frame: the picture, C x H x W. targets: task -> C x H x W, float32 in the TaskSpec's unit, but semantics 1 x H x W
+    int64 class ids, and edges 1 x H x W the share of annotators that drew an edge there, [0, 1]; for `classes` a
+    single int64 id, shape (). valid: task -> bool H x W, false where the target says nothing (and holds 0). A task
+    without a target is not in either. camera: of the picture as it is here, None when unknown.
+    """
+
+    name: str
+    frame: Frame
+    targets: Mapping[str, Tensor]
+    valid: Mapping[str, Tensor]
+    camera: Intrinsics | None = None
+
+
+@dataclass(frozen=True)
 class Packet:
     """The compressed features of one image, level by level.
 
@@ -160,6 +204,19 @@ class Encoder(Protocol):
     accepts: Kind
 
     def __call__(self, pixels: Tensor, condition: Tensor | None = None) -> Features: ...
+
+
+class Head(Protocol):
+    """Stored features to the answers of one task or several: task -> B C h w, the size of a level or of the picture.
+
+    reads: the levels it needs, of the space `space`. A function of its arguments; it sees no pixel.
+    """
+
+    space: str
+    reads: tuple[str, ...]
+    tasks: tuple[TaskSpec, ...]
+
+    def __call__(self, features: Features) -> dict[str, Tensor]: ...
 
 
 class Codec(Protocol):
