@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from chiasm import zoo
 from chiasm.datasets.pictures import PictureSet
 from chiasm.encoders.space import NS, SpaceEncoder
 from chiasm.tasks.denoise import DenoiseHead
@@ -19,7 +20,7 @@ CPU = torch.device("cpu")
 def space() -> nn.Module:
     head = DenoiseHead(NS, 8)
     head.begin(ReconstructHead(NS, 8).state_dict())
-    return SpaceDenoiser(SpaceEncoder("rgb", 8), head)
+    return SpaceDenoiser(SpaceEncoder("rgb", 8), zoo.codec("ns-1"), head)
 
 
 def pixels() -> nn.Module:
@@ -74,8 +75,8 @@ def test_the_encoder_is_frozen_and_coded_features_differ():
     assert not any(parameter.requires_grad for parameter in module.encoder.parameters())
     x = torch.rand(2, 3, 32, 32)
     with torch.no_grad():
-        plain, rough = module(x, torch.zeros(2)), module(x, torch.full((2,), 2.0))
-        half = module(x, torch.tensor([0.0, 2.0]))
+        plain, rough = (module(x, torch.tensor([quality, quality])) for quality in (0, 2))
+        half = module(x, torch.tensor([0, 2]))
     assert (plain - rough).abs().max() > 0.01
     torch.testing.assert_close(half[0], plain[0])
     torch.testing.assert_close(half[1], rough[1])

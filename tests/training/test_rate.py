@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from chiasm.training.rate import LocalLaplace, RateModel, _LaplaceBits, coded, laplace_log_mass
+from chiasm.training.rate import LocalLaplace, RateModel, _LaplaceBits, laplace_log_mass
 
 
 @pytest.mark.parametrize("scale", [0.05, 0.3, 1.0, 4.0, 30.0])
@@ -85,13 +85,3 @@ def test_every_parameter_of_the_rate_model_learns_and_the_features_hear_of_it():
     assert learned == [name for name, _ in model.named_parameters()]
     assert len(learned) == 6
     assert all(x.grad.abs().sum() > 0 for x in given)
-
-
-def test_coding_rounds_parts_of_any_size_and_leaves_those_of_step_0_alone():
-    context, finer = parts()
-    context, finer = context[..., :5, :7], finer[..., :10, :14]
-    deep, shallow = coded(context, finer, torch.tensor([0.0, 2.0]))
-    assert torch.equal(deep[0], context[0])
-    assert torch.equal(shallow[0], finer[0])
-    assert torch.equal(shallow[1], 2 * (finer[1] / 2).round())
-    assert 0.1 < (deep[1] - context[1]).abs().max() < 4

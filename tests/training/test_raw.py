@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from chiasm import zoo
 from chiasm.camera import sensor
 from chiasm.camera.pinned import pinned
 from chiasm.datasets.pictures import PictureSet
@@ -30,7 +31,7 @@ def sets() -> tuple[PictureSet, ...]:
 @pytest.fixture
 def recipe(sets):
     torch.manual_seed(0)
-    teacher = Teacher(SpaceEncoder("rgb", 16), ReconstructHead(NS, 16))
+    teacher = Teacher(SpaceEncoder("rgb", 16), ReconstructHead(NS, 16), zoo.codec("ns-1"))
     return RawRecipe(RawConfig(steps=4, batch=4, crop=32), sets, PictureSet((waves(9),)), teacher)
 
 
@@ -92,7 +93,7 @@ def test_it_is_scored_on_held_out_pictures(recipe, tmp_path):
 
 def test_what_the_sensor_is_can_be_kept_from_it(sets):
     torch.manual_seed(0)
-    teacher = Teacher(SpaceEncoder("rgb", 8), ReconstructHead(NS, 8))
+    teacher = Teacher(SpaceEncoder("rgb", 8), ReconstructHead(NS, 8), zoo.codec("ns-1"))
     config = RawConfig(steps=4, batch=4, crop=32, told=False)
     student = RawRecipe(config, sets, sets[0], teacher).modules().eval()
     mosaic = torch.rand(2, 1, 16, 16)

@@ -148,7 +148,7 @@ def train_raw(
     from chiasm.training.recipes.raw import RawConfig, RawRecipe, Teacher
 
     resolved = _resolved(terminal, RawConfig, config, overrides)
-    teacher = Teacher(zoo.encoder(MODEL), zoo.reconstructor(MODEL))
+    teacher = Teacher(zoo.encoder(MODEL), zoo.reconstructor(MODEL), zoo.codec(zoo.entry(MODEL).space))
     student = _run(terminal, RawRecipe.load(resolved, data, teacher), out, device, devices)
     if _speaks():
         write_weights(student, "encoder.", out, "raw.safetensors")
@@ -181,7 +181,7 @@ def train_denoise(
     resolved = _resolved(terminal, DenoiseConfig, config, overrides)
     head = DenoiseHead(NS)
     head.begin(zoo.reconstructor(MODEL).state_dict())
-    network = SpaceDenoiser(zoo.encoder(MODEL), head)
+    network = SpaceDenoiser(zoo.encoder(MODEL), zoo.codec(zoo.entry(MODEL).space), head)
     trained = _run(terminal, DenoiseRecipe.load(resolved, data, network), out, device, devices)
     if _speaks():
         write_weights(trained, "head.", out, "denoise.safetensors")

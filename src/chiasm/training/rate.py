@@ -17,7 +17,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from chiasm.features.layout import crop, pad, padded
 from chiasm.features.plane import unwavelet, wavelet
 
 SMOOTH = 16  # channels of `context` that the wavelet sees
@@ -114,17 +113,6 @@ def joined(bands: Sequence[Tensor], edges: Tensor, finer: Tensor) -> tuple[Tenso
     """The inverse of `split`, of rounded values."""
     smooth = unwavelet([rounded(band) for band in bands])
     return torch.cat([smooth, rounded(edges)], dim=1), rounded(finer)
-
-
-def coded(context: Tensor, finer: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
-    """Parts of any size as they come back from the codec at a quantiser's step, B; 0 leaves them as they are."""
-    size = step.view(-1, 1, 1, 1)
-    safe, own = size.clamp_min(1e-3), (context.shape[-2], context.shape[-1])
-    whole = pad(context.float(), padded(own, 2**DEPTH))
-    found = joined(*split(whole / safe, finer.float() / safe))
-    found = crop(found[0], own), found[1]
-    back = [torch.where(size > 0, y * safe, x.float()) for x, y in zip((context, finer), found, strict=True)]
-    return back[0], back[1]
 
 
 class RateModel(nn.Module):

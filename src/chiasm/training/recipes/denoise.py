@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from chiasm.config import Amount, Count, Positive, Range, Share
 from chiasm.datasets.pictures import PictureSet, crops
 from chiasm.encoders.space import SpaceEncoder
+from chiasm.packets.codec import TransformCodec
 from chiasm.tasks.denoise import DenoiseHead
 from chiasm.training import losses
-from chiasm.training.rate import coded
+from chiasm.training.coding import Coding, quality_of
 from chiasm.training.recipes.sources import read_sets
 
 VALIDATED_SIGMA = 25.0
@@ -32,7 +33,7 @@ VALIDATED_SIGMA = 25.0
 class DenoiseConfig:
     """Every knob of the recipe `denoise`. Noise is Gaussian, its sigma (of 255) even in [quietest, loudest]."""
 
-    steps: Count = 2_000
+    steps: Count = 8_000
     batch: Annotated[int, Range(low=2)] = 8
     crop: Annotated[int, Range(low=32)] = 80
     rate: Positive = 1e-3
@@ -41,8 +42,7 @@ class DenoiseConfig:
     seed: int = 1
     quietest: Amount = 0.0
     loudest: Positive = 55.0
-    finest: Positive = 0.25  # steps of the codec's quantiser, where features go through it
-    coarsest: Positive = 2.6
+    coded: Share = 0.5  # of pictures whose features go through the codec, at any of its qualities
     validate_every: Count = 500
     save_every: Count = 250
 
@@ -55,18 +55,18 @@ def noisy(pixels: Tensor, sigma: Tensor, generator: torch.Generator) -> Tensor:
 
 
 class SpaceDenoiser(nn.Module):
-    """A frozen encoder, the codec's rounding, and the head that learns."""
+    """A frozen encoder, its codec, and the head that learns."""
 
-    def __init__(self, encoder: SpaceEncoder, head: DenoiseHead) -> None:
+    def __init__(self, encoder: SpaceEncoder, codec: TransformCodec, head: DenoiseHead) -> None:
         super().__init__()
         self.encoder = encoder.requires_grad_(False)
+        self.coding = Coding(codec, encoder.alignment)
         self.head = head
 
-    def forward(self, pixels: Tensor, steps: Tensor) -> Tensor:
-        """pixels: B 3 H W; steps: B, those of the quantiser, 0 for features that are not coded."""
+    def forward(self, pixels: Tensor, quality: Tensor) -> Tensor:
+        """pixels: B 3 H W; quality: B, of the codec, 0 for features that are not coded."""
         with torch.no_grad():
-            context, finer = self.encoder.parts(pixels)
-            context, finer = coded(context, finer, steps)
+            context, finer = self.coding.parts(*self.encoder.parts(pixels), quality)
         drawn: Tensor = self.head.body.draw(context, finer)
         return drawn
 
@@ -78,7 +78,7 @@ class PixelDenoiser(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, pixels: Tensor, steps: Tensor) -> Tensor:
+    def forward(self, pixels: Tensor, quality: Tensor) -> Tensor:
         drawn: Tensor = self.network(pixels)
         return drawn
 
@@ -111,9 +111,9 @@ class DenoiseRecipe:
         clean = crops(self.training, config.batch, config.crop, draws)
         u, v, w = torch.rand(3, config.batch, generator=draws)
         sigma = config.quietest + (config.loudest - config.quietest) * u
-        steps = config.finest * (config.coarsest / config.finest) ** v * (w < 0.5)
+        quality = quality_of(v) * (w < config.coded)
         seen = noisy(clean, sigma, draws).to(device).contiguous(memory_format=torch.channels_last)
-        drawn = module(seen, steps.to(device)).float()
+        drawn = module(seen, quality).float()
         error = losses.absolute(drawn, clean.to(device)).mean()
         return {"loss": error, "mse": losses.squared(drawn, clean.to(device)).mean().detach()}
 
@@ -127,6 +127,6 @@ class DenoiseRecipe:
             clean = picture[None, :, :height, :width]
             draws = torch.Generator().manual_seed(index)
             seen = noisy(clean, torch.full((1,), VALIDATED_SIGMA), draws)
-            drawn = module(seen.to(device), torch.zeros(1).to(device)).float().cpu().clamp(0, 1)
+            drawn = module(seen.to(device), torch.zeros(1, dtype=torch.int64)).float().cpu().clamp(0, 1)
             found.append(10 * math.log10(255.0**2 / losses.squared(drawn, clean).item()))
         return {"psnr": round(sum(found) / len(found), 3)}
