@@ -47,7 +47,8 @@ def trained(run: Path) -> nn.Module:
 
 def quality(pipeline: Pipeline, head: nn.Module, rival: nn.Module, data: Path) -> dict[str, Mapping[str, float]]:
     """Noise -> way -> mean PSNR in dB."""
-    ways = ways_of(pipeline.coder.encode, pipeline.coded, head) | {"DnCNN-17": rival, "non-local means": smoothed}
+    ways = ways_of(pipeline.coder.encode, pipeline.coded, lambda features: head(features)["denoise"])
+    ways |= {"DnCNN-17": rival, "non-local means": smoothed}
     real = read_pairs(data / "polyu") if (data / "polyu").is_dir() else []
     with torch.inference_mode():
         return dict(evaluate_denoise(ways, read_folder(data / "kodak"), real).psnr)
@@ -99,7 +100,7 @@ def main() -> None:
         recipe = DenoiseRecipe.load(config, options.train, PixelDenoiser(DnCNN()))
         train(recipe, options.run, Where(), lambda line: print(line, flush=True))
         return
-    head, _ = zoo.head("denoise", "ns-1")
+    head = zoo.head("denoise", "ns-1")
     rival = trained(options.run) if options.run else DnCNN().eval().folded()
     found: dict[str, object] = {"machine": workbench.machine(), "speed, ms": speed(head, rival, options.repeats)}
     if options.data:

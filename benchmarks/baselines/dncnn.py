@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 PARAMETERS = 558_400
+LAST = 0.02
 
 
 class Subtracting(nn.Module):
@@ -28,7 +29,12 @@ class Subtracting(nn.Module):
 
 
 class DnCNN(Subtracting):
-    """DnCNN-17, width 64, 3 x 3 convolutions, He initialisation."""
+    """DnCNN-17, width 64, 3 x 3 convolutions, He initialisation, the last layer near nothing.
+
+    With He's own scale in the last layer the network says noise a hundred times too large at first, learns to say
+    none, and after 4,000 steps had hardly left that (22.1 dB at sigma 25, where 20.4 is the input). Near nothing it
+    starts there.
+    """
 
     def __init__(self) -> None:
         layers: list[nn.Module] = [nn.Conv2d(3, 64, 3, padding=1), nn.ReLU()]
@@ -39,6 +45,8 @@ class DnCNN(Subtracting):
         for layer in self.layers:
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight)
+        with torch.no_grad():
+            layers[-1].weight.mul_(LAST)  # type: ignore[operator, union-attr]
         found = sum(parameter.numel() for parameter in self.parameters())
         assert found == PARAMETERS, f"DnCNN-17 has {PARAMETERS:,} parameters, got {found:,}"
 

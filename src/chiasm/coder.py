@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from chiasm.camera.sensor import condition
@@ -117,6 +118,24 @@ class PictureCoder:
         whole = Window(0, 0, *reader.size)
         parts = ((window, reader.maps(index)) for index, window in enumerate(reader.windows))
         return Features(assemble(whole, parts, self.strides))
+
+    def shrunk(self, packet: Packet, factor: int) -> Features:
+        """All features of a packet, each the mean of `factor` x `factor` places: float32 maps 1 C ceil(H/s/factor) ...
+
+        factor: a power of two, such that a tile holds whole cells. Places beyond the picture repeat its last ones.
+        """
+        reader = _TileReader(self, packet, None)
+        unit = self.spec.grid * factor
+        if packet.tile % unit and len(reader.windows) > 1:
+            raise PacketError(f"tiles of {packet.tile} pixels hold no whole cells of {unit}; take a smaller factor")
+        strides = {name: stride * factor for name, stride in self.strides.items()}
+        parts = []
+        for index, window in enumerate(reader.windows):
+            outer = Window(window.top, window.left, *padded((window.bottom, window.right), unit))
+            sizes = {name: (outer.size[0] // stride, outer.size[1] // stride) for name, stride in self.strides.items()}
+            maps = {name: F.avg_pool2d(pad(x, sizes[name]), factor) for name, x in reader.maps(index).items()}
+            parts.append((outer, maps))
+        return Features(assemble(Window(0, 0, *padded(reader.size, unit)), parts, strides))
 
     def check(self, packet: Packet) -> None:
         """Decode every tile and keep none. Raises PacketError for what no encoder wrote."""

@@ -209,12 +209,14 @@ class Encoder(Protocol):
 class Head(Protocol):
     """Stored features to the answers of one task or several: task -> B C h w, the size of a level or of the picture.
 
-    reads: the levels it needs, of the space `space`. A function of its arguments; it sees no pixel.
+    reads: the levels it needs, of the space `space`. sees: pixels around a place that can change what it answers
+    there, a multiple of the grid; None: the whole picture can. A function of its arguments; it sees no pixel.
     """
 
     space: str
     reads: tuple[str, ...]
     tasks: tuple[TaskSpec, ...]
+    sees: int | None
 
     def __call__(self, features: Features) -> dict[str, Tensor]: ...
 

@@ -24,7 +24,7 @@ WAITING_PIXELS = 1 << 23  # pixels that wait for others of their size, at most
 
 @dataclass(frozen=True)
 class Progress:
-    """One picture has been dealt with."""
+    """One picture has been dealt with. message: why it failed, or what its owner must be told of it; often empty."""
 
     done: int
     total: int
@@ -163,7 +163,7 @@ class Ingest:
         self.source_bytes += picture.source_bytes
         for name, stream in packet.streams.items():
             self.stream_bytes[name] = self.stream_bytes.get(name, 0) + len(stream)
-        self._told(picture.uri, "stored", picture.source_bytes)
+        self._told(picture.uri, "stored", picture.source_bytes, picture.remark)
 
     def _commit(self, at_least: int = 1) -> None:
         """Put what waits into the store, when it is at least so much."""

@@ -1,8 +1,8 @@
 """The whole of chiasm as one object: images ─► encode once ─► compress ─► store ─► any head, any time.
 
-    with Pipeline.load("ns-rgb", store="photos.lance", writable=True) as pipeline:
-        pipeline.encode(["holiday/"])
-        picture = pipeline.reconstruct(pipeline.keys()[0])
+with Pipeline.load("ns-rgb", store="photos.lance", writable=True) as pipeline:
+    pipeline.encode(["holiday/"])
+    picture = pipeline.reconstruct(pipeline.keys()[0])
 """
 
 from __future__ import annotations
@@ -28,9 +28,12 @@ from chiasm.packets import bitstream
 from chiasm.packets.codec import TransformCodec, checked
 from chiasm.packets.tables import Tables
 from chiasm.store import LanceStore, open_store
+from chiasm.tasks.answers import Answer, answer_of
+from chiasm.tasks.saved import HeadModule
 
 __all__ = ["Pipeline", "Progress", "Summary", "inspect_packet"]
 
+WORKING = 800  # pixels of the longer side, at most, as heads that look at whole pictures see it
 Precision = Literal["auto", "float32", "bfloat16"]
 
 
@@ -52,12 +55,14 @@ class RoundTrip:
 class Pipeline:
     """Encoders, a head that draws, a codec, perhaps a store, of one space. `Pipeline.load` makes one.
 
-    feature_ids: what names the features of each kind of picture that can be encoded.
+    feature_ids: what names the features of each kind of picture that can be encoded. dtype: of the convolutions of
+    encoders, and of heads that look at whole pictures.
     """
 
     coder: PictureCoder
     draw: Callable[[Features], Tensor]
     feature_ids: Mapping[Kind, str]
+    dtype: torch.dtype = torch.float32
     held: LanceStore | None = field(default=None, repr=False)
 
     @staticmethod
@@ -84,14 +89,13 @@ class Pipeline:
             ids["raw"], encode_raw = zoo.entry(partner).feature_id, late_encoder(partner, dtype)
         codec = zoo.codec(encoder.spec.space)
         coder = PictureCoder(encoder.spec, partial(run_encoder, encoder, dtype), codec, encode_raw)
-        pipeline = Pipeline(coder, partial(run_head, head), ids)
+        pipeline = Pipeline(coder, partial(run_decoder, head), ids, dtype)
         if store is not None:
             spec = encoder.spec
             opened = open_store(store, "w", spec.space, spec.names) if writable else open_store(store)
             if opened.space != spec.space:
                 raise StoreError(
-                    f"{store} holds space {opened.space!r}, {name!r} is of {spec.space!r}; "
-                    "load another encoder"
+                    f"{store} holds space {opened.space!r}, {name!r} is of {spec.space!r}; load another encoder"
                 )
             pipeline.held = opened
         return pipeline
@@ -167,6 +171,17 @@ class Pipeline:
         packet = self._packet(key, levels)
         return chosen_levels(self._coder_for(packet).unpack(packet), levels)
 
+    def working(self, key: str) -> tuple[Features, int]:
+        """The stored features as heads that look at the whole picture see them, and by how much they were shrunk.
+
+        Float32 maps 1 C h w over whole cells of the picture. Raises as `features` does.
+        """
+        return self._shrunk(self._packet(key, None))
+
+    def _shrunk(self, packet: Packet) -> tuple[Features, int]:
+        factor = working_factor(packet.size)
+        return self._coder_for(packet).shrunk(packet, factor), factor
+
     def reconstruct(self, key: str, levels: Sequence[str] | None = None) -> np.ndarray:
         """The picture H x W x 3, uint8 sRGB, drawn from what is stored.
 
@@ -175,15 +190,37 @@ class Pipeline:
         packet = self._packet(key, levels)
         return self._coder_for(packet).draw(packet, self.draw)
 
-    def predict(self, key: str, task: str) -> np.ndarray:
-        """What a task's head reads from what is stored of a picture: H x W x 3, uint8 sRGB.
+    def predict(self, key: str, tasks: Sequence[str], head: HeadModule | None = None) -> dict[str, Answer]:
+        """What heads read from what is stored of a picture: task -> Answer, at the picture's size. No pixel is read.
 
-        task: "denoise", the picture without its noise. No pixel is read. Raises as `features` does, and ZooError for
-        a task that has no head.
+        tasks: of the shipped heads, such as "semantics" or "denoise"; each head runs once, however many of its tasks
+        are asked for. head: another one, see `zoo.head_of`, which answers all of its tasks.
+        Raises as `features` does, ZooError for a task that has no head, ConfigError when nothing is asked.
         """
+        asked = [(zoo.head(task, self.spec.space), task) for task in tasks]
+        asked += [(head, task.name) for task in head.tasks] if head is not None else []
+        if not asked:
+            raise ConfigError("expected a task or more, got none; name one such as 'semantics', or a head")
         packet = self._packet(key, None)
-        head, sees = zoo.head(task, self.spec.space)
-        return self._coder_for(packet).draw(packet, partial(run_head, head), sees=sees)
+        answers: dict[str, Answer] = {}
+        for chosen_head in dict.fromkeys(each for each, _ in asked):
+            answers |= self._answers(packet, chosen_head, [task for each, task in asked if each is chosen_head])
+        return {task: answers[task] for _, task in asked}
+
+    def _answers(self, packet: Packet, head: HeadModule, tasks: Sequence[str]) -> dict[str, Answer]:
+        """Answers of one head: tile by tile where it sees no further, else from the whole picture at working size."""
+        coder, specs = self._coder_for(packet), {task.name: task for task in head.tasks if task.name in tasks}
+        if head.sees is not None:
+            (spec,) = specs.values()
+            pixels = coder.draw(packet, lambda features: run_head(head, features)[spec.name], sees=head.sees)
+            return {spec.name: Answer(spec, pixels)}
+        features, factor = self._shrunk(packet)
+        found = run_head(head, features, self.dtype)
+        height = features.maps["context"].shape[-2] * self.spec.level("context").stride
+        return {
+            name: answer_of(spec, found[name], packet.size, _stride(found[name], height) * factor)
+            for name, spec in specs.items()
+        }
 
     def check(self, record: Record) -> str | None:
         """Decode all of a record that was read: why that cannot be done, or None. What `store.verify` asks for."""
@@ -193,15 +230,11 @@ class Pipeline:
             return str(error)
         return None
 
-    def pack(
-        self, path: str | Path, quality: int = 5, levels: Sequence[str] = ("context", "detail")
-    ) -> bytes:
+    def pack(self, path: str | Path, quality: int = 5, levels: Sequence[str] = ("context", "detail")) -> bytes:
         """One photograph or RAW file as one packet file. Raises ImageError when it cannot be read."""
         return self.pack_picture(decode(Path(path)), quality, levels)
 
-    def pack_picture(
-        self, picture: Shot, quality: int = 5, levels: Sequence[str] = ("context", "detail")
-    ) -> bytes:
+    def pack_picture(self, picture: Shot, quality: int = 5, levels: Sequence[str] = ("context", "detail")) -> bytes:
         """A decoded picture as one packet file. Raises ImageError when the encoder reads another kind."""
         if refusal := self.coder.refusal(picture):
             raise refusal
@@ -268,9 +301,7 @@ def only(packet: Packet, levels: Sequence[str] | None) -> Packet:
         return packet
     missing = [name for name in levels if name not in packet.streams]
     if missing:
-        raise PacketError(
-            f"level {missing[0]!r} is not in this packet, which holds {', '.join(packet.streams)}"
-        )
+        raise PacketError(f"level {missing[0]!r} is not in this packet, which holds {', '.join(packet.streams)}")
     return replace(packet, streams={name: packet.streams[name] for name in levels})
 
 
@@ -301,9 +332,7 @@ def late_encoder(name: str, dtype: torch.dtype) -> EncodeRaw:
 
 
 @torch.inference_mode()
-def run_encoder(
-    encoder: nn.Module, dtype: torch.dtype, pixels: Tensor, condition: Tensor | None = None
-) -> Features:
+def run_encoder(encoder: nn.Module, dtype: torch.dtype, pixels: Tensor, condition: Tensor | None = None) -> Features:
     """B 3 H W in [0, 1], or B 1 H W and B 13, to float32 features; convolutions in `dtype`."""
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
         found: Features = encoder(pixels.contiguous(memory_format=torch.channels_last), condition)
@@ -311,10 +340,30 @@ def run_encoder(
 
 
 @torch.inference_mode()
-def run_head(head: nn.Module, features: Features) -> Tensor:
+def run_decoder(decoder: nn.Module, features: Features) -> Tensor:
     """Features to B 3 H W, float32."""
-    drawn: Tensor = head(features)
+    drawn: Tensor = decoder(features)
     return drawn
+
+
+@torch.inference_mode()
+def run_head(head: nn.Module, features: Features, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+    """Features to task -> answer, float32; convolutions in `dtype`."""
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+        found: dict[str, Tensor] = head(features)
+    return {task: x.float() for task, x in found.items()}
+
+
+def working_factor(size: tuple[int, int]) -> int:
+    """By how much features are shrunk for heads that look at whole pictures: things must have the size they learnt."""
+    factor = 1
+    while max(size) > WORKING * factor:
+        factor *= 2
+    return factor
+
+
+def _stride(found: Tensor, height: int) -> int:
+    return height // found.shape[-2] if found.ndim == 4 else 0
 
 
 def inspect_packet(data: bytes) -> dict[str, object]:

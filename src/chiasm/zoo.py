@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from chiasm.contracts import Kind
+    from chiasm.contracts import FeatureSpec, Kind
     from chiasm.encoders.space import SpaceEncoder
     from chiasm.packets.codec import TransformCodec
     from chiasm.tasks.reconstruct import ReconstructHead
+    from chiasm.tasks.saved import HeadModule
 
 # Part of every feature id: change it when the same picture would be read to other pixels.
 PREPROCESSING = "pre-1"
@@ -37,7 +38,7 @@ class Entry:
     """One name: what it is, the file it lives in ('' for an untrained one) and what its card says.
 
     accepts: what an encoder reads. raw: of an encoder of photographs, the entry that encodes mosaics into its space.
-    task: what a head answers.
+    tasks: what a head answers.
     """
 
     name: str
@@ -47,7 +48,7 @@ class Entry:
     width: int = 64
     accepts: Kind = "rgb"
     raw: str = ""
-    task: str = ""
+    tasks: tuple[str, ...] = ()
 
     @property
     def data(self) -> bytes:
@@ -82,7 +83,7 @@ ENTRIES: dict[str, Entry] = {
     for entry in (
         Entry("ns-rgb", "ns-1", "encoder of photographs, and their decoder", "ns-rgb.safetensors", raw="ns-raw"),
         Entry("ns-raw", "ns-1", "encoder of camera mosaics", "ns-raw.safetensors", accepts="raw"),
-        Entry("denoise", "ns-1", "head: the picture without its noise", "denoise-ns.safetensors", task="denoise"),
+        Entry("denoise", "ns-1", "head: the picture without its noise", "denoise-ns.safetensors", tasks=("denoise",)),
         Entry("transform@ns-1", "ns-1", "tables of the codec `transform`", "transform-ns-1.safetensors"),
         Entry("test-space", "ns-1", "untrained and tiny, for tests", width=16, raw="test-mosaics"),
         Entry("test-mosaics", "ns-1", "its encoder of mosaics", width=16, accepts="raw"),
@@ -114,19 +115,45 @@ def reconstructor(name: str) -> ReconstructHead:
     return _filled(lambda: ReconstructHead(NS, chosen.width), chosen, "decoder.")
 
 
-@lru_cache(maxsize=4)
-def head(task: str, space: str) -> tuple[nn.Module, int]:
-    """The head of a task that reads a space, and how many pixels around a place it sees, a multiple of the grid.
-
-    Raises ZooError naming the nearest task.
-    """
+def spec(space: str) -> FeatureSpec:
+    """The levels of a space. Raises ZooError naming the nearest one."""
     from chiasm.encoders.space import NS
-    from chiasm.tasks.denoise import RECEPTIVE_FIELD, DenoiseHead
 
-    known = {item.task: item for item in ENTRIES.values() if item.task and item.space == space}
+    if space != NS.space:
+        raise ZooError(f"no space called {space!r}; {nearest(space, [NS.space])}")
+    return NS
+
+
+@lru_cache(maxsize=4)
+def head(task: str, space: str) -> HeadModule:
+    """The shipped head that answers a task from a space, perhaps with others. Raises ZooError naming the nearest."""
+    from chiasm.tasks.saved import read_head
+
+    known = {task: item for item in ENTRIES.values() for task in item.tasks if item.space == space}
     if task not in known:
         raise ZooError(f"no head for task {task!r} on space {space!r}; {nearest(task, known)}")
-    return _filled(lambda: DenoiseHead(NS), known[task], "head."), RECEPTIVE_FIELD
+    return read_head(known[task].data, spec(space), known[task].name)
+
+
+def beginnings(task: str, space: str) -> list[HeadModule]:
+    """Shipped heads that a new one for `task` may begin as, as far as it fits; none where there is none."""
+    named = "denoise" if task == "denoise" else "semantics"
+    known = [item.tasks for item in ENTRIES.values() if item.space == space]
+    return [head(named, space)] if any(named in tasks for tasks in known) else []
+
+
+def head_of(file: Path, space: str) -> HeadModule:
+    """The head in a file that `chiasm train head` wrote.
+
+    Raises ZooError when it cannot be read, is no head, or reads another space.
+    """
+    from chiasm.tasks.saved import read_head
+
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise ZooError(f"{file} cannot be read ({error.strerror}); `chiasm train head` writes such files") from error
+    return read_head(data, spec(space), str(file))
 
 
 @lru_cache(maxsize=4)

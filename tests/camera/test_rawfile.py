@@ -264,6 +264,10 @@ def directory(photometric: int, subs: tuple[int, ...] = ()) -> bytes:
         (b"MMOR\0\0\0\x08", "ORF"),
         (b"IIU\0\x18\0\0\0", "RW2"),
         (b"FOVb", "X3F"),
+        (b"II\x1a\0\0\0HEAPCCDR", "CRW"),
+        (b"\0MRM\0\0\x0a\x0c", "MRW"),
+        (b"II*\0\x08\0\0\0IIIICwaR", "RAW"),  # as an IIQ
+        (b"MM\0*\0\0\0\x08MMMMRawT", "RAW"),
         (directory(2), "TIFF"),
         (directory(32803), "RAW"),  # as a PEF
         (directory(2, (32803,)), "RAW"),  # as a NEF, whose first directory is a thumbnail

@@ -51,16 +51,19 @@ def test_the_verbs_are_those_that_are_promised():
         "train space",
         "train raw",
         "train denoise",
+        "train dense",
+        "train head",
         "evaluate space",
         "evaluate codec",
         "evaluate raw",
         "evaluate denoise",
+        "evaluate dense",
     }
 
 
 def test_no_help_imports_anything_heavy():
     paths = [path for path, _ in commands(main)]
-    assert len(paths) == 18
+    assert len(paths) == 21
     done = subprocess.run(
         [sys.executable, "-c", PROBE], input="\n".join(["", *paths]), capture_output=True, text=True, check=True
     )

@@ -104,3 +104,34 @@ def test_evaluate_space_compares_runs_and_says_what_it_skipped(call, pictures, t
     weights.write_bytes(b"not weights")
     said = call("evaluate", "space", "--data", pictures, "--out", out, "--compare", weights)
     assert (said.code, "does not hold weights" in said.err) == (3, True)
+
+
+def test_evaluate_dense_writes_a_report_and_its_sheet(call, tmp_path, monkeypatch):
+    import torch
+
+    for part in ("train", "test"):
+        for kind in ("images", "labels"):
+            (tmp_path / "camvid" / part / kind).mkdir(parents=True)
+        for name in ("a", "b"):
+            Image.new("RGB", (64, 48), "blue").save(tmp_path / "camvid" / part / "images" / f"{name}.jpg")
+            Image.new("L", (64, 48), 3).save(tmp_path / "camvid" / part / "labels" / f"{name}.png")
+
+    def heads_of(protocol, space):
+        road = torch.arange(len(protocol.classes)) == 3
+        return lambda features: {
+            "semantics": road.float()[None, :, None, None] + 0 * features.maps["context"][:, : len(road)]
+        }
+
+    monkeypatch.setattr("chiasm.validation.dense.heads_of", heads_of)
+    out = tmp_path / "report"
+    said = call(
+        "evaluate", "dense", "--protocol", "camvid", "--data", tmp_path, "--out", out, "--limit", 1, "--json"
+    )
+    assert (said.code, said.summary["pictures"]) == (0, 1), said.err
+    page = (out / "report.md").read_text(encoding="utf-8")
+    rows = ("ours", "ours at quality 2", "ours at quality 8", "constant", "position prior")
+    assert all(f"| {way} | 1.000 | 1.000 |" in page for way in rows)
+    assert (out / "sheet.png").exists()
+    said = call("evaluate", "dense", "--protocol", "nyuv2", "--data", tmp_path, "--out", out)
+    assert said.code != 0
+    assert "nyuv2" in said.err

@@ -12,7 +12,7 @@ from chiasm import zoo
 from chiasm.pipeline import Pipeline
 
 CODECS = sorted(name for name in zoo.ENTRIES if "@" in name)
-HEADS = sorted(name for name, entry in zoo.ENTRIES.items() if entry.task)
+HEADS = sorted(name for name, entry in zoo.ENTRIES.items() if entry.tasks)
 NETWORKS = sorted(set(zoo.ENTRIES) - set(CODECS) - set(HEADS))
 PHOTOGRAPHIC = [name for name in NETWORKS if zoo.ENTRIES[name].accepts == "rgb"]
 

@@ -21,7 +21,8 @@ def counting(pipeline, store):
 
     spec = pipeline.spec
     held = open_store(store, "w", spec.space, spec.names)
-    return Pipeline(replace(pipeline.coder, encode=encode), pipeline.draw, pipeline.feature_ids, held), calls
+    coder = replace(pipeline.coder, encode=encode)
+    return Pipeline(coder, pipeline.draw, pipeline.feature_ids, held=held), calls
 
 
 def test_the_encoder_sees_each_picture_once_and_no_read_calls_it(pipelines, photos, tmp_path):
@@ -37,7 +38,7 @@ def test_the_encoder_sees_each_picture_once_and_no_read_calls_it(pipelines, phot
                 pipeline.features(key)
                 pipeline.reconstruct(key)
                 pipeline.reconstruct(key, levels=("context",))
-                pipeline.predict(key, "denoise")  # a second task: no pixel, no encoder
+                pipeline.predict(key, ["denoise"])  # a second task: no pixel, no encoder
             assert sum(calls) == len(photos)
         seen += 1
     assert seen == len(pipelines) >= 2

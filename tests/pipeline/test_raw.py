@@ -101,6 +101,27 @@ def test_features_of_a_mosaic_in_tiles_are_those_of_the_whole(plain, save_raw, m
         torch.testing.assert_close(corner[name], wanted, rtol=1e-4, atol=1e-3)
 
 
+def test_a_linear_dng_says_that_it_was_encoded_as_a_picture(writer, store, tmp_path):
+    tifffile = pytest.importorskip("tifffile")
+    pytest.importorskip("rawpy")
+    counts = np.random.default_rng(0).integers(100, 4000, (36, 44, 3)).astype(np.uint16)
+    said = [(271, "s", 0, "Maker"), (272, "s", 0, "Model 7"), (50706, "B", 4, (1, 4, 0, 0)), (50717, "I", 1, 4095)]
+    path = tmp_path / "a.dng"
+    tifffile.imwrite(
+        path, counts, photometric=34892, extratags=[(*tag, True) for tag in said], metadata=None, software=False
+    )
+    told = []
+    assert writer.encode([path], report=told.append).stored == 1
+    assert [(event.outcome, "already demosaiced, encoded as a picture" in event.message) for event in told] == [
+        ("stored", True)
+    ]
+    (record,) = writer.store.scan(())
+    words = "Maker Model 7, ISO unknown, linear (already demosaiced, encoded as a picture), black 0, white 4095"
+    assert (str(record.sensor), writer.store.stats().sensors) == (words, {words: 1})
+    assert record.feature_id.startswith("test-space@")  # the encoder of photographs
+    assert writer.reconstruct(record.key).shape == (36, 44, 3)
+
+
 def test_without_an_encoder_of_mosaics_the_refusal_names_the_file(plain, save_raw):
     coder = replace(plain.coder, encode_raw=None)
     lone = Pipeline(coder, plain.draw, {"rgb": "x"})

@@ -11,9 +11,14 @@ from typing import BinaryIO, Literal
 
 from chiasm.camera import directories
 
-Format = Literal["JPEG", "PNG", "WebP", "TIFF", "AVIF", "DNG", "CR2", "CR3", "RAF", "ORF", "RW2", "X3F", "RAW"]
-RAW_FORMATS: tuple[Format, ...] = ("DNG", "CR2", "CR3", "RAF", "ORF", "RW2", "X3F", "RAW")  # RAW: any other TIFF-like
+Format = Literal[
+    "JPEG", "PNG", "WebP", "TIFF", "AVIF", "DNG", "CR2", "CR3", "CRW", "RAF", "ORF", "RW2", "MRW", "X3F", "RAW"
+]
+# RAW: any other TIFF-like
+RAW_FORMATS: tuple[Format, ...] = ("DNG", "CR2", "CR3", "CRW", "RAF", "ORF", "RW2", "MRW", "X3F", "RAW")
 HEADER_BYTES = 64
+
+_SENSORS = {directories.COLOUR_FILTER_ARRAY, directories.LINEAR_RAW}
 
 _SIGNATURES: tuple[tuple[bytes, Format], ...] = (
     (b"\xff\xd8\xff", "JPEG"),
@@ -28,7 +33,12 @@ _SIGNATURES: tuple[tuple[bytes, Format], ...] = (
     (b"MMOR", "ORF"),
     (b"IIU\0", "RW2"),
     (b"FOVb", "X3F"),
+    (b"II\x1a\0\0\0HEAPCCDR", "CRW"),
+    (b"\0MRM", "MRW"),
 )
+
+# Behind the first 8 bytes of an IIQ, whose TIFF directories show only its thumbnail
+_PHASE_ONE = (b"IIIITwaR", b"IIIICwaR", b"MMMMRawT", b"MMMMRawC")
 
 # Pictures that we know and do not read: their owner is better served by "convert it" than by "not an image".
 _REFUSED: tuple[tuple[bytes, str], ...] = (
@@ -59,11 +69,12 @@ def format_of(file: BinaryIO) -> Format | None:
         return kind
     if header[8:10] == b"CR":
         return "CR2"
+    if header[8:16] in _PHASE_ONE:
+        return "RAW"
     found = directories.read(file)
     if any(directories.DNG_VERSION in directory.fields for directory in found[:1]):
         return "DNG"
-    sensors = {directories.COLOUR_FILTER_ARRAY, directories.LINEAR_RAW}
-    return "RAW" if any(sensors & {*each.numbers(directories.PHOTOMETRIC)} for each in found) else "TIFF"
+    return "RAW" if any(_SENSORS & {*each.numbers(directories.PHOTOMETRIC)} for each in found) else "TIFF"
 
 
 def _format_of_header(header: bytes) -> Format | None:
@@ -103,6 +114,21 @@ def is_cut_short(file: BinaryIO, kind: Format) -> bool:
         "RAF": _raf_lacks_end,
     }
     return lacks_end.get(kind, _directories_lack_end)(file, file.seek(0, os.SEEK_END))
+
+
+def fault_of_counts(file: BinaryIO, kind: Format) -> Literal["", "truncated", "damaged"]:
+    """What is wrong with where a RAW file says its counts are; empty when nothing is.
+
+    Asked before LibRaw unpacks: what is not there it takes for zeros, or for whatever its memory held before.
+    """
+    if kind in ("CR3", "RAF"):
+        return "truncated" if is_cut_short(file, kind) else ""
+    found = directories.read(file)
+    if kind not in ("CR2", "ORF", "RW2"):  # those do not say which of their directories is the sensor's
+        found = [each for each in found if _SENSORS & {*each.numbers(directories.PHOTOMETRIC)}]
+    if directories.strips_cut_short(found, file.seek(0, os.SEEK_END)):
+        return "truncated"
+    return "damaged" if kind == "DNG" and directories.jpeg_missing(file, found) else ""
 
 
 def _jpeg_lacks_end(file: BinaryIO, size: int) -> bool:

@@ -34,7 +34,7 @@ from PIL import (
 
 from chiasm.camera import colour, container, headerless, rawfile
 from chiasm.camera.limits import DEFAULT, Limits, refuse_size
-from chiasm.camera.mosaic import Mosaic, Shot
+from chiasm.camera.mosaic import Shot
 from chiasm.camera.picture import Picture, Pixels, uri_of
 from chiasm.contracts import Frame
 from chiasm.errors import ImageError, Reason
@@ -66,7 +66,7 @@ def decode(path: Path | str, limits: Limits = DEFAULT) -> Shot:
     The content decides the format, not the suffix; only counts without a header (see `headerless`) are known by
     theirs, .raw, and the description beside them. RAW needs rawpy. A RAW file that has all three colours of each
     pixel (linear DNG, sRAW) is no mosaic: it is developed to a Picture of 16 bits, with the camera's white balance and
-    nothing brightened.
+    nothing brightened, and keeps its sensor, whose pattern says so.
 
     EXIF rotation and colour profiles are applied;
     transparency is laid over white; of an animation the first frame counts. 16-bit grey PNG and TIFF give
@@ -94,9 +94,7 @@ def decode(path: Path | str, limits: Limits = DEFAULT) -> Shot:
         raise ImageError(
             f"{name}: the file changed while it was read; try again when it is complete", "unreadable"
         )
-    if isinstance(taken, Mosaic):
-        return replace(taken, digest=taken.digest or digest, source_bytes=before.st_size, uri=name)
-    return Picture(taken, digest, before.st_size, name)
+    return replace(taken, digest=taken.digest or digest, source_bytes=before.st_size, uri=name)
 
 
 def count_pixels(path: Path | str) -> int:
@@ -156,7 +154,7 @@ def _admit(file: BufferedReader, size: int, name: str, limits: Limits) -> None:
         )
 
 
-def _taken(file: BufferedReader, path: Path, name: str, limits: Limits) -> Pixels | Mosaic:
+def _taken(file: BufferedReader, path: Path, name: str, limits: Limits) -> Shot:
     """What the file holds, by whichever decoder its content asks for."""
     try:
         # First, because counts have no header and may begin with anything, a signature included.
@@ -169,7 +167,7 @@ def _taken(file: BufferedReader, path: Path, name: str, limits: Limits) -> Pixel
         raise ImageError(f"{name}: too large to decode here (out of memory); make it smaller", "too-large") from error
     except OSError as error:
         raise _unreadable(name, error) from error
-    return _pixels(file, kind or _refuse(file, path, name), name, limits)
+    return Picture(_pixels(file, kind or _refuse(file, path, name), name, limits))
 
 
 def _refuse(file: BufferedReader, path: Path, name: str) -> NoReturn:

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from chiasm.camera.picture import Pixels
 from chiasm.contracts import Sensor
 
+LINEAR = "linear (already demosaiced, encoded as a picture)"  # instead of a mosaic's pattern, for people
+
 _STRIP_PIXELS = 2**20
 
 

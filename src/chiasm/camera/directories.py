@@ -15,8 +15,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO, Literal
 
-PHOTOMETRIC, MAKE, MODEL, STARTS, ORIENTATION, LENGTHS = 262, 271, 272, 273, 274, 279
+COMPRESSION, PHOTOMETRIC, MAKE, MODEL, STARTS, ORIENTATION, LENGTHS = 259, 262, 271, 272, 273, 274, 279
 SUB_DIRECTORIES, EXIF, TILE_STARTS, TILE_LENGTHS = 330, 34665, 324, 325
+PANASONIC_START = 280  # where the counts begin when STARTS says `_ELSEWHERE`
 ISO, DNG_VERSION, UNIQUE_MODEL, WHITE_LEVEL, NOISE_PROFILE = 34855, 50706, 50708, 50717, 51041
 COLOUR_FILTER_ARRAY, LINEAR_RAW = 32803, 34892  # values of PHOTOMETRIC that only RAW files have
 
@@ -24,9 +25,11 @@ COLOUR_FILTER_ARRAY, LINEAR_RAW = 32803, 34892  # values of PHOTOMETRIC that onl
 _HEADS = (b"II*\0", b"MM\0*", b"IIRO", b"IIRS", b"MMOR", b"IIU\0")
 _WANTED = frozenset(
     {PHOTOMETRIC, MAKE, MODEL, STARTS, LENGTHS, SUB_DIRECTORIES, EXIF, TILE_STARTS, TILE_LENGTHS, ISO}
-    | {ORIENTATION, DNG_VERSION, UNIQUE_MODEL, WHITE_LEVEL, NOISE_PROFILE}
+    | {COMPRESSION, PANASONIC_START, ORIENTATION, DNG_VERSION, UNIQUE_MODEL, WHITE_LEVEL, NOISE_PROFILE}
 )
 _MOST, _ENTRIES, _VALUE_BYTES = 32, 2048, 2**18
+_ELSEWHERE = 2**32 - 1
+_JPEG, _JPEG_HEADER = 7, 2**12
 _CODES = {1: "B", 2: "B", 3: "H", 4: "I", 6: "b", 7: "B", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I"}
 _RATIONALS = {5: "I", 10: "i"}
 
@@ -88,14 +91,33 @@ def read(file: BinaryIO) -> list[Directory]:
 
 def cut_short(found: list[Directory], size: int) -> bool:
     """Whether a directory, one of its values or what it points to lies beyond the end of the file."""
-    return any(directory.cut or any(end > size for end in _ends(directory)) for directory in found)
+    return any(directory.cut for directory in found) or strips_cut_short(found, size)
+
+
+def strips_cut_short(found: list[Directory], size: int) -> bool:
+    """Whether a strip or tile of these directories lies beyond the end of the file."""
+    return any(end > size for directory in found for end in _ends(directory))
+
+
+def jpeg_missing(file: BinaryIO, found: list[Directory]) -> bool:
+    """Whether a strip or tile of these directories that should be a JPEG does not begin as one."""
+    for directory in found:
+        starts = directory.offsets(STARTS) + directory.offsets(TILE_STARTS)
+        for start in starts if directory.numbers(COMPRESSION) == (_JPEG,) else ():
+            file.seek(start)
+            head = file.read(_JPEG_HEADER)
+            # start, frame (lossless or not), table of codes, scan: what a decoder needs before the first pixel
+            frame = any(bytes((255, kind)) in head for kind in (0xC0, 0xC1, 0xC3))
+            if not (head.startswith(b"\xff\xd8\xff") and frame and b"\xff\xc4" in head and b"\xff\xda" in head):
+                return True
+    return False
 
 
 def _ends(directory: Directory) -> Iterator[int]:
     """Where the strips and tiles of a directory end."""
     for starts, lengths in ((STARTS, LENGTHS), (TILE_STARTS, TILE_LENGTHS)):
         for start, length in zip(directory.offsets(starts), directory.offsets(lengths), strict=False):
-            yield start + length
+            yield length + (max(directory.offsets(PANASONIC_START), default=0) if start == _ELSEWHERE else start)
 
 
 def _directory(file: BinaryIO, at: int, size: int, order: Order) -> Directory:

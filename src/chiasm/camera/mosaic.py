@@ -36,6 +36,7 @@ class Mosaic:
     source_bytes: int = 0
     uri: str = ""
     kind: ClassVar[Kind] = "raw"
+    remark: ClassVar[str] = ""  # a Picture may have one
 
     def __post_init__(self) -> None:
         shape, dtype = self.values.shape, self.values.dtype

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from chiasm.contracts import Frame, Kind
+from chiasm.contracts import Frame, Kind, Sensor
 from chiasm.errors import ShapeError
 
 if TYPE_CHECKING:
@@ -24,15 +24,16 @@ class Picture:
     """One photograph: upright, sRGB, integers.
 
     pixels: H x W x 3, uint8 in 0..255 or uint16 in 0..65535, read-only.
-    digest: sha256 of the file's bytes, in hex. source_bytes: how many they were. uri: where the file was.
+    digest: sha256 of the file's bytes, in hex. source_bytes: how many they were. uri: where the file was. sensor: of a
+    RAW file that was demosaiced before it came here, else None.
     """
 
     pixels: Pixels
-    digest: str
-    source_bytes: int
-    uri: str
+    digest: str = ""
+    source_bytes: int = 0
+    uri: str = ""
+    sensor: Sensor | None = None
     kind: ClassVar[Kind] = "rgb"
-    sensor: ClassVar[None] = None  # a Mosaic has one
 
     def __post_init__(self) -> None:
         shape, kind = self.pixels.shape, self.pixels.dtype
@@ -51,6 +52,13 @@ class Picture:
     def nbytes(self) -> int:
         """Bytes that the pixels take in memory."""
         return int(self.pixels.nbytes)
+
+    @property
+    def remark(self) -> str:
+        """What its owner must be told, in a sentence; empty when there is nothing."""
+        if self.sensor is None:
+            return ""
+        return f"{self.uri}: this RAW file is {self.sensor.pattern}; for a mosaic, encode the camera's own file"
 
     def tile(self, top: int, left: int, bottom: int, right: int) -> Tensor:
         """The rows top..bottom and columns left..right (ends excluded) as float32 3 x h x w in [0, 1].

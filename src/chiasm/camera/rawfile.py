@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from io import BytesIO
 from types import ModuleType
 from typing import TYPE_CHECKING, BinaryIO
@@ -22,8 +23,8 @@ from numpy.typing import NDArray
 from chiasm.camera import calibration, cells, container, develop, directories
 from chiasm.camera.directories import Directory
 from chiasm.camera.limits import Limits, refuse_size
-from chiasm.camera.mosaic import Mosaic
-from chiasm.camera.picture import Pixels
+from chiasm.camera.mosaic import Mosaic, Shot
+from chiasm.camera.picture import Picture
 from chiasm.contracts import Sensor
 from chiasm.errors import ImageError, Reason
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from rawpy import RawPy
 
 _RAF_MODEL = 28  # where a RAF's header names the camera, in 32 bytes
+_BEYOND = "Input/output error"  # what LibRaw says of places that a file has not, though no disk is at fault
 # by name, because rawpy is imported late and its older versions lack some
 _UNSUPPORTED = {
     "LibRawFileUnsupportedError",
@@ -43,8 +45,8 @@ _UNSUPPORTED = {
 _TOO_LARGE = {"LibRawTooBigError", "LibRawUnsufficientMemoryError", "LibRawMemPoolOverflowError", "MemoryError"}
 
 
-def read(file: BinaryIO, kind: container.Format, name: str, limits: Limits) -> Mosaic | Pixels:
-    """The Mosaic in a RAW file, without its digest; developed pixels when each has all three colours already.
+def read(file: BinaryIO, kind: container.Format, name: str, limits: Limits) -> Shot:
+    """The Mosaic in a RAW file, without its digest; a Picture when each pixel has all three colours already.
 
     Raises ImageError: unsupported (no rawpy, an unknown camera, a mosaic that is not Bayer's), too-large, truncated,
     damaged.
@@ -57,6 +59,7 @@ def read(file: BinaryIO, kind: container.Format, name: str, limits: Limits) -> M
         with library.RawPy() as raw:
             raw.open_buffer(file)
             refuse_size(raw.sizes.raw_height, raw.sizes.raw_width, name, limits)
+            _expect_counts(file, kind, name)
             raw.unpack()
             found = _directories(file, kind)
             sensor = calibration.sensor_of(raw, found)
@@ -106,10 +109,20 @@ def _directories(file: BinaryIO, kind: container.Format) -> list[Directory]:
     if kind == "CR3":  # a TIFF within a box of its own, near the beginning
         file.seek(0)
         return directories.read(BytesIO(file.read(2**16).partition(b"CMT1")[2]))
+    if kind == "MRW":  # likewise
+        file.seek(0)
+        return directories.read(BytesIO(file.read(2**16).partition(b"\0TTW")[2][4:]))
     if kind == "RAF":
         file.seek(_RAF_MODEL)
         return [Directory(">", {directories.MAKE: (2, b"Fujifilm"), directories.MODEL: (2, file.read(32))})]
     return directories.read(file)
+
+
+def _expect_counts(file: BinaryIO, kind: container.Format, name: str) -> None:
+    """Raises ImageError (truncated, damaged) when the counts are not where the file says."""
+    if fault := container.fault_of_counts(file, kind):
+        why = {"truncated": "its counts lie beyond its end", "damaged": "its counts are no JPEG, as they should be"}
+        raise _broken(kind, name, why[fault], fault)
 
 
 def _mosaic(raw: RawPy, sensor: Sensor, found: Sequence[Directory], name: str) -> Mosaic:
@@ -135,14 +148,15 @@ def _cell(raw: RawPy, name: str) -> NDArray[np.int64]:
     return np.roll(pattern, (-raw.sizes.top_margin, -raw.sizes.left_margin), (0, 1)).astype(np.int64)
 
 
-def _photograph(raw: RawPy, sensor: Sensor, found: Sequence[Directory], name: str) -> Pixels:
+def _photograph(raw: RawPy, sensor: Sensor, found: Sequence[Directory], name: str) -> Picture:
     counts, white = _visible(raw, name), _white(raw, found, name)
     if counts.ndim != 3 or counts.shape[2] < 3 or raw.num_colors != 3:
         raise cells.other_pattern(name, f"{raw.num_colors} colours for each pixel")
-    black = [float(level) for level in raw.black_level_per_channel[:3]]
-    cells.check_levels(counts, black, white, name)
-    pixels = develop.developed(counts, black, white, sensor)
-    return np.ascontiguousarray(cells.upright(pixels, _flip(raw, found)))
+    red, green, blue = (float(level) for level in raw.black_level_per_channel[:3])
+    cells.check_levels(counts, (red, green, blue), white, name)
+    pixels = develop.developed(counts, (red, green, blue), white, sensor)
+    told = replace(sensor, pattern=develop.LINEAR, black=(red, green, green, blue), white=white)
+    return Picture(np.ascontiguousarray(cells.upright(pixels, _flip(raw, found))), sensor=told)
 
 
 def _visible(raw: RawPy, name: str) -> NDArray[np.uint16]:
@@ -174,7 +188,7 @@ def _failure(file: BinaryIO, kind: container.Format, name: str, error: Exception
     kinds = {parent.__name__ for parent in type(error).__mro__}
     said = error.args[0] if error.args else ""
     words = said.decode("latin-1") if isinstance(said, bytes) else str(error)
-    what = " ".join(words.split())[:200] or type(error).__name__
+    what = "data missing or corrupt" if words == _BEYOND else " ".join(words.split())[:200] or type(error).__name__
     if kinds & _TOO_LARGE:
         return ImageError(f"{name}: too large to decode here ({what}); make it smaller", "too-large")
     cut = False
@@ -182,6 +196,9 @@ def _failure(file: BinaryIO, kind: container.Format, name: str, error: Exception
         cut = container.is_cut_short(file, kind)
     if kinds & _UNSUPPORTED and not cut:
         return ImageError(f"{name}: a {kind} layout that LibRaw cannot read ({what}); convert it to DNG", "unsupported")
-    reason: Reason = "truncated" if cut else "damaged"
-    verb = "ends too early" if cut else "is damaged"
-    return ImageError(f"{name}: this {kind} file {verb} ({what}); copy it from the camera again", reason)
+    return _broken(kind, name, what, "truncated" if cut else "damaged")
+
+
+def _broken(kind: container.Format, name: str, why: str, reason: Reason) -> ImageError:
+    verb = "ends too early" if reason == "truncated" else "is damaged"
+    return ImageError(f"{name}: this {kind} file {verb} ({why}); copy it from the camera again", reason)

@@ -141,9 +141,10 @@ def _answer(wire: socket.socket, outcome: Shot | ImageError, shelf: int) -> None
         "dtype": pixels.dtype.name,
         "digest": outcome.digest,
         "source_bytes": outcome.source_bytes,
+        "sensor": asdict(outcome.sensor) if outcome.sensor else None,
     }
     if isinstance(outcome, Mosaic):
-        about |= {"black": outcome.black, "white": outcome.white, "sensor": asdict(outcome.sensor)}
+        about |= {"black": outcome.black, "white": outcome.white}
     if pixels.nbytes < _MAPPED_FROM:  # the pool copies these before it asks for the next picture
         _write(shelf, _bytes_of(pixels))
         send(wire, about, shelf)
@@ -207,10 +208,12 @@ def outcome_of(message: Message, descriptor: int | None, uri: str) -> Shot | Ima
         pixels = _received_pixels(descriptor, tuple(message["shape"]), np.dtype(message["dtype"]))
     finally:
         os.close(descriptor)
-    if message["kind"] == "raw":
-        black, white, sensor = tuple(message["black"]), message["white"], _received_sensor(message["sensor"])
-        return Mosaic(pixels.view(np.uint16), black, white, sensor, message["digest"], message["source_bytes"], uri)
-    return Picture(pixels, message["digest"], message["source_bytes"], uri)
+    digest, source_bytes, told = message["digest"], message["source_bytes"], message["sensor"]
+    sensor = _received_sensor(told) if told else None
+    if message["kind"] == "raw" and sensor is not None:
+        black, white = tuple(message["black"]), message["white"]
+        return Mosaic(pixels.view(np.uint16), black, white, sensor, digest, source_bytes, uri)
+    return Picture(pixels, digest, source_bytes, uri, sensor)
 
 
 def _received_sensor(told: Message) -> Sensor:

@@ -1,10 +1,11 @@
 """The command line: each verb parses, calls the library, and prints.
 
-    group      verbs, suggestions, errors to exit codes        pictures   encode, reconstruct, predict, pack, unpack
-    options    options that several verbs share                stores     inspect, verify
-    terminal   JSON lines, messages, tables, progress          training   train
-    outputs    files written whole, and their names            models     zoo, evaluate
-                                                               machine    doctor
+    group      verbs, suggestions, errors to exit codes        pictures      encode, reconstruct, pack, unpack
+    options    options that several verbs share                predictions   predict
+    terminal   JSON lines, messages, tables, progress          stores        inspect, verify
+    outputs    files written whole, and their names            training      train
+    answers    files of what heads answer                      models        zoo, evaluate
+                                                               machine       doctor
 
 Nothing here imports torch, numpy or lance before a verb runs, so every `--help` is instant.
 """
@@ -17,7 +18,8 @@ import chiasm
 from chiasm.cli.group import VerbGroup
 from chiasm.cli.machine import doctor
 from chiasm.cli.models import evaluate, zoo
-from chiasm.cli.pictures import encode, pack, predict, reconstruct, unpack
+from chiasm.cli.pictures import encode, pack, reconstruct, unpack
+from chiasm.cli.predictions import predict
 from chiasm.cli.stores import inspect, verify
 from chiasm.cli.training import train
 

@@ -27,6 +27,7 @@ data_root = click.option(
 report_folder = click.option(
     "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder for the report."
 )
+PROTOCOLS = ("nyuv2", "camvid", "bsds500", "middlebury")
 limit = click.option("--limit", type=click.IntRange(1), help="Take only the first pictures.")
 
 
@@ -194,12 +195,41 @@ def evaluate_denoise(terminal: Terminal, data: Path, out: Path, limit: int | Non
     folder = find_set(data, ("polyu",))
     real = read_pairs(folder, limit) if folder else []
     with Pipeline.load(MODEL) as pipeline:
-        head, _ = head_of("denoise", pipeline.spec.space)
-        ways = ways_of(pipeline.coder.encode, pipeline.coded, head) | {"non-local means": smoothed}
+        head = head_of("denoise", pipeline.spec.space)
+        ways = ways_of(pipeline.coder.encode, pipeline.coded, lambda features: head(features)["denoise"])
+        ways["non-local means"] = smoothed
         total = len(pictures) * (len(SIGMAS) + 1) + len(real)
         with terminal.progress("evaluate", total, unit="pairs") as bar:
             report = evaluate_denoise(ways, pictures, real, tell=bar.advance)
     _written(terminal, out, write_denoise(report, out), len(pictures))
+
+
+@evaluate.command("dense")
+@click.option("--protocol", required=True, type=click.Choice(PROTOCOLS), help="Which set, and how it is scored.")
+@data_root
+@report_folder
+@limit
+@options.common
+@options.pass_terminal
+def evaluate_dense(terminal: Terminal, protocol: str, data: Path, out: Path, limit: int | None) -> None:
+    """What heads read: classes, depth, normals, edges.
+
+    DATA holds a folder called as the protocol. Heads are measured on features as encoded and as coded, beside what can
+    be said without looking.
+    """
+    from chiasm.pipeline import Pipeline
+    from chiasm.validation import dense
+    from chiasm.validation.report import write_dense
+    from chiasm.validation.sheets import COLUMNS, sheet
+
+    opened = dense.opened(protocol, data, limit)
+    with Pipeline.load(MODEL) as pipeline:
+        ways = dense.ways_of(pipeline, dense.heads_of(opened.protocol, pipeline.spec.space))
+        with terminal.progress("evaluate", len(opened.samples), unit="pictures") as bar:
+            report = dense.evaluate_dense(opened, ways, tell=bar.advance)
+        shown = [opened.samples[index] for index in range(min(COLUMNS, len(opened.samples)))]
+        drawn = sheet(opened.protocol, shown, ways[dense.OURS])
+    _written(terminal, out, write_dense(report, drawn, out), len(opened.samples))
 
 
 def _written(terminal: Terminal, out: Path, files: Sequence[Path], pictures: int) -> None:

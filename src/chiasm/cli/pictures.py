@@ -1,4 +1,4 @@
-"""Verbs on pictures: encode, reconstruct, predict, pack, unpack."""
+"""Verbs on pictures: encode, reconstruct, pack, unpack."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def encode(
     def report(progress: Progress) -> None:
         bar.advance(progress.source_bytes)
         terminal.event("picture", {name: getattr(progress, name) for name in ("uri", "outcome", "message")})
-        if progress.outcome == "failed":
+        if progress.message and progress.outcome in ("failed", "stored"):
             known = progress.message.startswith(progress.uri)
             terminal.say(progress.message if known else f"{progress.uri}: {progress.message}")
 
@@ -111,27 +111,6 @@ def reconstruct(
 
     with Pipeline.load(MODEL, store=store) as pipeline:
         failed = _draw_all(terminal, pipeline, lambda key: pipeline.reconstruct(key, levels), out, kind)
-    if failed:
-        ctx.exit(SOME_FAILED)
-
-
-@click.command()
-@click.argument("store", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--task", required=True, type=click.Choice(("denoise",)), help="What to read from the features.")
-@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder to fill.")
-@picture_format
-@options.common
-@options.pass_terminal
-@click.pass_context
-def predict(ctx: click.Context, terminal: Terminal, store: Path, task: str, out: Path, kind: str) -> None:
-    """Read a task's answer for every picture of STORE from its features.
-
-    No pixel is read and no encoder runs. Files are called as those of `reconstruct`.
-    """
-    from chiasm.pipeline import Pipeline
-
-    with Pipeline.load(MODEL, store=store) as pipeline:
-        failed = _draw_all(terminal, pipeline, lambda key: pipeline.predict(key, task), out, kind)
     if failed:
         ctx.exit(SOME_FAILED)
 

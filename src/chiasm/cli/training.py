@@ -1,4 +1,4 @@
-"""Verbs that train: space, raw, denoise. One recipe each; the loop, the options and the output are shared."""
+"""Verbs that train: space, raw, denoise, dense, head. One recipe each; the loop and the output are shared."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from chiasm.training.loop import Recipe
 
+# Those of training.recipes.head, which cannot be imported before a verb runs; a test compares them.
+OWN_TASKS = ("semantics", "depth", "normals", "edges", "denoise", "classes")
 C = TypeVar("C")
 Command = Callable[..., Any]
 
@@ -175,7 +177,7 @@ def train_denoise(
     from chiasm import zoo
     from chiasm.encoders.space import NS
     from chiasm.tasks.denoise import DenoiseHead
-    from chiasm.training.export import write_weights
+    from chiasm.training.export import write_trained_head
     from chiasm.training.recipes.denoise import DenoiseConfig, DenoiseRecipe, SpaceDenoiser
 
     resolved = _resolved(terminal, DenoiseConfig, config, overrides)
@@ -184,5 +186,93 @@ def train_denoise(
     network = SpaceDenoiser(zoo.encoder(MODEL), zoo.codec(zoo.entry(MODEL).space), head)
     trained = _run(terminal, DenoiseRecipe.load(resolved, data, network), out, device, devices)
     if _speaks():
-        write_weights(trained, "head.", out, "denoise.safetensors")
+        assert isinstance(trained, SpaceDenoiser)
+        write_trained_head(trained.head, out, "denoise.safetensors")
         _done(terminal, out, resolved.steps, ("denoise.safetensors",))
+
+
+@train.command("dense")
+@recipe_options
+@options.common
+@options.pass_terminal
+def train_dense(
+    terminal: Terminal,
+    data: tuple[Path, ...],
+    out: Path,
+    config: Path | None,
+    overrides: tuple[str, ...],
+    device: str,
+    devices: int,
+) -> None:
+    """Train the head that answers semantics, depth, normals and edges.
+
+    DATA are folders called nyuv2, camvid or bsds500; generated scenes come along. The shipped encoder is frozen. In
+    the end OUT holds dense.safetensors, a head that `predict --head` reads.
+    """
+    from chiasm import zoo
+    from chiasm.encoders.space import NS
+    from chiasm.tasks.dense import DenseHead
+    from chiasm.training.export import write_trained_head
+    from chiasm.training.recipes.dense import SPECS, DenseConfig, DenseRecipe, SpaceNetwork
+
+    resolved = _resolved(terminal, DenseConfig, config, overrides)
+    head = DenseHead(NS, tuple(SPECS[task] for task in resolved.tasks))
+    network = SpaceNetwork(zoo.encoder(MODEL), zoo.codec(NS.space), head)
+    _run(terminal, DenseRecipe.load(resolved, data, network), out, device, devices)
+    if _speaks():
+        write_trained_head(network.head, out, "dense.safetensors")
+        _done(terminal, out, resolved.steps, ("dense.safetensors",))
+
+
+@train.command("head")
+@click.option("--store", required=True, type=click.Path(exists=True, file_okay=False, path_type=Path), help="Store.")
+@click.option("--task", required=True, type=click.Choice(OWN_TASKS), help="What the head is to answer.")
+@click.option(
+    "--labels", required=True, type=click.Path(exists=True, path_type=Path), help="Folder of labels; CSV for classes."
+)
+@click.option("--classes", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Names, one a line.")
+@click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="File of the head.")
+@click.option("--config", type=click.Path(dir_okay=False, path_type=Path), help="TOML file of differences.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="One more difference; may be repeated.")
+@click.option("--device", type=click.Choice(("auto", "cpu", "cuda")), default="auto", help="[default: auto]")
+@options.common
+@options.pass_terminal
+def train_head(
+    terminal: Terminal,
+    store: Path,
+    task: str,
+    labels: Path,
+    classes: Path | None,
+    out: Path,
+    config: Path | None,
+    overrides: tuple[str, ...],
+    device: str,
+) -> None:
+    """Train a head of your own from stored features and labels.
+
+    No pixel is read. Labels are called as the pictures in STORE: PNGs of class ids (255: unknown), of depth in
+    millimetres (16 bits, 0: unknown), of normals as (n + 1) / 2, of edges in grey; clean pictures for denoise; for
+    classes a CSV file with lines `picture,class`. Then: `chiasm predict STORE --head OUT --out FOLDER`. The run is kept
+    in OUT.run, so that the same command goes on after an interruption.
+    """
+    from chiasm import zoo
+    from chiasm.cli.outputs import write_whole
+    from chiasm.pipeline import Pipeline
+    from chiasm.tasks.saved import write_head
+    from chiasm.training.recipes.head import HeadConfig, HeadRecipe, class_names, fresh_head, spec_of
+    from chiasm.training.stored import Stored, items_of
+
+    resolved = _resolved(terminal, HeadConfig, config, overrides)
+    spec = spec_of(task, class_names(classes, labels, task))
+    with Pipeline.load(MODEL, store=store) as pipeline:
+        items = items_of(pipeline, labels, spec)
+        stored = Stored(pipeline, spec, items, whole=task == "denoise", limit=int(resolved.memory * 2**30))
+        head = fresh_head(pipeline.spec, spec, zoo.beginnings(task, pipeline.spec.space))
+        recipe = HeadRecipe.load(resolved, stored, head)
+        terminal.say(f"{len(items)} of {len(pipeline.keys())} stored pictures have a label")
+        _run(terminal, recipe, out.with_name(f"{out.name}.run"), device, 1)
+        scores = recipe.evaluate(head, out, resolved.steps)
+    write_whole(out, write_head(head))
+    terminal.event("summary", {"out": out, "steps": resolved.steps, "pictures": len(items), "scores": scores})
+    told = ", ".join(f"{name} {value:g}" for name, value in scores.items())
+    terminal.show(f"{out}: {resolved.steps} steps on {len(recipe.training)} pictures; held out: {told}")

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from chiasm.contracts import Features, FeatureSpec
+from chiasm.contracts import Features, FeatureSpec, TaskSpec
 from chiasm.tasks.reconstruct import RECEPTIVE_FIELD as DRAWN
 from chiasm.tasks.reconstruct import ReconstructHead, Residual
 
@@ -25,10 +25,14 @@ RECEPTIVE_FIELD = DRAWN + 4
 class DenoiseHead(nn.Module):
     """Features of a space with `context` and `detail` to clean sRGB pixels. 0.38 M parameters at width 64."""
 
-    def __init__(self, reads: FeatureSpec, width: int = 64) -> None:
+    reads = ("context", "detail")
+    tasks = (TaskSpec("denoise", 3, "srgb"),)
+    sees = RECEPTIVE_FIELD
+
+    def __init__(self, spec: FeatureSpec, width: int = 64) -> None:
         super().__init__()
-        self.reads = reads
-        self.body = ReconstructHead(reads, width, DEPTH)
+        self.space = spec.space
+        self.body = ReconstructHead(spec, width, DEPTH)
 
     def begin(self, drawing: Mapping[str, Tensor]) -> None:
         """Start as the head that draws, given its `state_dict`."""
@@ -41,11 +45,10 @@ class DenoiseHead(nn.Module):
         nn.init.zeros_(last.second.bias)  # type: ignore[arg-type]
         self.body.alignment.requires_grad_(False)  # it is the space's, and not for a head to change
 
-    def forward(self, features: Features) -> Tensor:
-        """Maps `context` B 64 H/4 W/4 and `detail` B 64 H/2 W/2 to B 3 H W, sRGB around [0, 1], not clipped.
+    def forward(self, features: Features) -> dict[str, Tensor]:
+        """Maps `context` B 64 H/4 W/4 and `detail` B 64 H/2 W/2 to `denoise` B 3 H W, sRGB around [0, 1], not clipped.
 
         From `context` alone the answer is coarser; the head was not trained for it.
         Raises ShapeError without `context`.
         """
-        drawn: Tensor = self.body(features)
-        return drawn
+        return {"denoise": self.body(features)}

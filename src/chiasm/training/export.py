@@ -15,6 +15,7 @@ from chiasm.datasets.pictures import PictureSet
 from chiasm.encoders.space import NS
 from chiasm.packets.fit import Plan, fit
 from chiasm.packets.tables import Tables
+from chiasm.tasks.saved import HeadModule, write_head
 from chiasm.training.checkpoint import replace
 from chiasm.training.recipes.space import SpaceObjective, SpaceRecipe
 
@@ -40,6 +41,11 @@ def release(objective: SpaceObjective, recipe: SpaceRecipe, folder: Path) -> Tab
 def write_weights(module: nn.Module, prefix: str, folder: Path, name: str) -> None:
     """Write the parameters below `prefix` as `name` (fp16), and `hashes.json`, into `folder`."""
     _write(folder, {name: save(halved(module, (prefix,)))})
+
+
+def write_trained_head(head: HeadModule, folder: Path, name: str) -> None:
+    """Write a head as `name`, see `tasks.saved`, and `hashes.json`, into `folder`."""
+    _write(folder, {name: write_head(head)})
 
 
 def halved(module: nn.Module, prefixes: tuple[str, ...]) -> dict[str, Tensor]:

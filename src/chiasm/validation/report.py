@@ -15,10 +15,11 @@ from PIL import features
 
 from chiasm.validation.codec import CodecReport
 from chiasm.validation.denoising import DenoiseReport
+from chiasm.validation.dense import DenseReport
 from chiasm.validation.plots import pictures_plot, rate_plot, shift_plot
 from chiasm.validation.raw import RawReport
 from chiasm.validation.space import SpaceReport
-from chiasm.validation.tables import codec_tables, denoise_tables, raw_tables, space_tables
+from chiasm.validation.tables import codec_tables, denoise_tables, dense_tables, raw_tables, space_tables
 
 Plain = None | bool | int | float | str | list["Plain"] | dict[str, "Plain"]
 
@@ -43,6 +44,11 @@ def write_raw(report: RawReport, folder: Path) -> tuple[Path, ...]:
 def write_denoise(report: DenoiseReport, folder: Path) -> tuple[Path, ...]:
     """Writes report.json and report.md into `folder`, made if needed; returns their paths."""
     return _write(plain(report), denoise_tables(report), {}, folder)
+
+
+def write_dense(report: DenseReport, sheet: Figure, folder: Path) -> tuple[Path, ...]:
+    """Writes report.json, report.md and sheet.png into `folder`, made if needed; returns their paths."""
+    return _write(plain(report), dense_tables(report), {"sheet": sheet}, folder)
 
 
 def plain(value: object) -> Plain:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from chiasm.validation.codec import CodecReport
 from chiasm.validation.curves import RANGE, Saving
 from chiasm.validation.denoising import DenoiseReport
+from chiasm.validation.dense import DenseReport
 from chiasm.validation.distances import Distance
 from chiasm.validation.raw import RawReport
 from chiasm.validation.space import SpaceReport
@@ -84,6 +85,25 @@ def denoise_tables(report: DenoiseReport) -> str:
     ways = list(next(iter(report.psnr.values()), {}))
     rows = ([noise, report.counts[noise], *map(found.get, ways)] for noise, found in report.psnr.items())
     return f"# Denoising\n\nMean PSNR in dB against the clean picture.\n\n{table(['noise', 'pictures', *ways], rows)}"
+
+
+def dense_tables(report: DenseReport) -> str:
+    """The whole of `evaluate dense` as one page."""
+    parts = [
+        f"# Dense tasks: {report.protocol}\n",
+        f"{report.pictures} pictures. Constant and position prior are the best that can be said without looking,\n"
+        f"from {report.training} training pictures. Shares are in [0, 1].\n",
+    ]
+    for task, ways in report.scores.items():
+        measures = list(next(iter(ways.values()), {}))
+        rows: list[list[Cell]] = [[way, *map(found.get, measures)] for way, found in ways.items()]
+        parts.append(f"## {task}\n\n{table(['way', *measures], rows, 3)}")
+    if report.classes:
+        ways_of = list(report.classes)
+        names = list(next(iter(report.classes.values())))
+        shares: list[list[Cell]] = [[name, *(report.classes[way][name] for way in ways_of)] for name in names]
+        parts.append(f"## IoU of each class\n\n{table(['class', *ways_of], shares, 3)}")
+    return "\n".join(parts)
 
 
 def _qualities(report: CodecReport) -> str:

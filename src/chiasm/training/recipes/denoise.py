@@ -33,7 +33,7 @@ VALIDATED_SIGMA = 25.0
 class DenoiseConfig:
     """Every knob of the recipe `denoise`. Noise is Gaussian, its sigma (of 255) even in [quietest, loudest]."""
 
-    steps: Count = 8_000
+    steps: Count = 4_000
     batch: Annotated[int, Range(low=2)] = 8
     crop: Annotated[int, Range(low=32)] = 80
     rate: Positive = 1e-3

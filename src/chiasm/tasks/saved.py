@@ -1,0 +1,85 @@
+"""A head as a file: safetensors whose metadata says what it answers, of which space, and how the network is made.
+
+A file is enough to run a head: nothing else names its classes or units. Weights are held in half precision.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from chiasm.contracts import FeatureSpec, TaskSpec
+from chiasm.errors import ZooError
+from chiasm.tasks.denoise import DenoiseHead
+from chiasm.tasks.dense import ClassifyHead, DenseHead
+
+KEY, VERSION = "chiasm.head", 1
+HeadModule = DenoiseHead | DenseHead | ClassifyHead
+
+_MAKE: Mapping[str, Callable[[FeatureSpec, Mapping[str, Any], tuple[TaskSpec, ...]], HeadModule]] = {
+    "denoise": lambda spec, made, tasks: DenoiseHead(spec, int(made["width"])),
+    "dense": lambda spec, made, tasks: DenseHead(spec, tasks, bool(made["exchange"])),
+    "classify": lambda spec, made, tasks: ClassifyHead(spec, tasks),
+}
+
+
+def write_head(head: HeadModule) -> bytes:
+    """The file of a head, fp16; the inverse of `read_head`."""
+    made: dict[str, object]
+    if isinstance(head, DenoiseHead):
+        made = {"kind": "denoise", "width": head.body.trunk[0].out_channels}
+    elif isinstance(head, DenseHead):
+        made = {"kind": "dense", "exchange": head.exchange is not None}
+    else:
+        made = {"kind": "classify"}
+    about = {"version": VERSION, "space": head.space, "tasks": [asdict(task) for task in head.tasks], **made}
+    held = {name: _halved(x) for name, x in head.state_dict().items()}
+    return save(held, {KEY: json.dumps(about)})
+
+
+def _halved(x: torch.Tensor) -> torch.Tensor:
+    x = x.detach().cpu()
+    return (x.half() if x.is_floating_point() else x).clone(memory_format=torch.contiguous_format)
+
+
+def about_head(data: bytes, where: str) -> dict[str, Any]:
+    """What a head's file says of itself. Raises ZooError, naming `where`, when it is no head of this version."""
+    try:
+        length = int.from_bytes(data[:8], "little")
+        header = json.loads(data[8 : 8 + length])
+        about: dict[str, Any] = json.loads(header["__metadata__"][KEY])
+        version, kind, _, _ = about["version"], about["kind"], about["space"], about["tasks"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ZooError(f"{where} is no head (its header has no {KEY!r}); `chiasm train head` writes them") from error
+    if version != VERSION or kind not in _MAKE:
+        raise ZooError(
+            f"{where} holds a head of kind {kind!r}, version {version!r}; this chiasm reads version {VERSION}"
+        )
+    return about
+
+
+def read_head(data: bytes, spec: FeatureSpec, where: str) -> HeadModule:
+    """The head in a file, float32, in evaluation mode, for features of the space of `spec`.
+
+    Raises ZooError, naming `where`, for another file, a head of another space, or weights that do not fit.
+    """
+    about = about_head(data, where)
+    if about["space"] != spec.space:
+        raise ZooError(
+            f"{where} reads space {about['space']!r}, these features are of {spec.space!r}; train one for it"
+        )
+    try:
+        tasks = tuple(TaskSpec(**{**task, "classes": tuple(task["classes"])}) for task in about["tasks"])
+        with torch.random.fork_rng(devices=[]):
+            head = _MAKE[about["kind"]](spec, about, tasks)
+        head.load_state_dict({name: x.float() if x.is_floating_point() else x for name, x in load(data).items()})
+    except (SafetensorError, RuntimeError, TypeError, LookupError, ValueError) as error:
+        told = (str(error).splitlines() or [type(error).__name__])[-1].strip()
+        raise ZooError(f"{where} does not hold the head that it describes ({told}); fetch it again") from error
+    return head.eval().requires_grad_(False)

@@ -1,0 +1,202 @@
+"""A head for one task of one's own, from a store's features and a folder of labels. No pixel is read, no encoder runs.
+
+    Stored ─► random windows ─► head ─► the task's term
+
+Heads for maps and classes start from the trunk of the shipped head, the one for pictures from the shipped denoiser.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from chiasm.config import Amount, Count, Positive, Range, Share
+from chiasm.contracts import Features, FeatureSpec, TaskSpec
+from chiasm.datasets.labels import kind_of
+from chiasm.datasets.pictures import held_out
+from chiasm.errors import ConfigError
+from chiasm.tasks.denoise import DenoiseHead
+from chiasm.tasks.dense import ClassifyHead, DenseHead
+from chiasm.tasks.saved import HeadModule
+from chiasm.training.stored import Item, Stored, batch_of, rows
+from chiasm.training.terms import rarity, term
+from chiasm.validation.metrics import confusion, mean_iou
+
+TASKS = ("semantics", "depth", "normals", "edges", "denoise", "classes")
+SCORED = 64  # held-out pictures, at most
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """Every knob of the recipe `head`.
+
+    height, width: of random windows, pixels, multiples of 4. trunk: how fast what the head begins with moves, relative
+    to what is new. rare: how much rarer classes count more. memory: GiB of features that are held.
+    """
+
+    steps: Count = 600
+    batch: Annotated[int, Range(low=2)] = 8
+    height: Annotated[int, Range(low=32)] = 192
+    width: Annotated[int, Range(low=32)] = 256
+    rate: Positive = 1e-3
+    warmup: Annotated[int, Range(low=0)] = 30
+    decay: Share = 0.99
+    seed: int = 1
+    trunk: Amount = 0.3
+    rare: Amount = 0.3
+    memory: Positive = 4.0
+    validate_every: Count = 300
+    save_every: Count = 200
+
+
+def spec_of(task: str, classes: Sequence[str]) -> TaskSpec:
+    """What a head of one's own answers. Raises ConfigError when classes are missing, or given to a task without."""
+    if task in ("semantics", "classes"):
+        if len(classes) < 2:
+            raise ConfigError(f"task {task!r} expects two classes or more, got {len(classes)}; name them, one a line")
+        if len(set(classes)) != len(classes):
+            twice = next(name for name in classes if classes.count(name) > 1)
+            raise ConfigError(f"class {twice!r} is named twice; each class is one line")
+        return TaskSpec(task, len(classes), "logit", tuple(classes))
+    if classes:
+        raise ConfigError(f"task {task!r} has no classes, got {len(classes)}; leave them out")
+    known = {
+        "depth": TaskSpec("depth", 1, "metre"),
+        "normals": TaskSpec("normals", 3, "direction"),
+        "edges": TaskSpec("edges", 1, "logit"),
+        "denoise": DenoiseHead.tasks[0],
+    }
+    return known[task]
+
+
+def class_names(file: Path | None, labels: Path, task: str) -> tuple[str, ...]:
+    """Names from a file, one a line; for `classes` without one, those in the table of labels in alphabetical order.
+
+    Raises ConfigError when the file cannot be read.
+    """
+    if file is None:
+        return tuple(sorted({word for _, _, word in rows(labels)})) if task == "classes" else ()
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} must be a text file of class names, one a line ({error})") from error
+    return tuple(line.strip() for line in lines if line.strip())
+
+
+def fresh_head(spec: FeatureSpec, task: TaskSpec, begin: Sequence[nn.Module] = ()) -> HeadModule:
+    """A head for the task, filled with whatever fits of the modules in `begin`, later ones last."""
+    made: HeadModule
+    if task.name == "denoise":
+        made = DenoiseHead(spec)
+    elif kind_of(task) == "classes":
+        made = ClassifyHead(spec, (task,))
+    else:
+        made = DenseHead(spec, (task,))
+    own = made.state_dict()
+    for module in begin:
+        given = {name: x for name, x in module.state_dict().items() if name in own and own[name].shape == x.shape}
+        own |= given
+    made.load_state_dict(own)
+    if isinstance(made, DenoiseHead):
+        made.body.alignment.requires_grad_(False)
+    return made.requires_grad_(True) if not isinstance(made, DenoiseHead) else made
+
+
+@dataclass(frozen=True)
+class HeadRecipe:
+    """The recipe `head`: items to learn from, items to be scored on, and the head."""
+
+    config: HeadConfig
+    training: Stored
+    held: Stored
+    head: HeadModule
+
+    @staticmethod
+    def load(config: HeadConfig, stored: Stored, head: HeadModule) -> HeadRecipe:
+        """One item in ten, by its name's hash, is scored and not trained on; of fewer than ten, the last one."""
+        aside = [item for item in stored.items if held_out(item.name)] or list(stored.items[-1:])
+        kept = [item for item in stored.items if item not in aside] or list(stored.items)
+
+        def part(items: Sequence[Item]) -> Stored:
+            return Stored(stored.pipeline, stored.task, items, stored.whole, stored.limit)
+
+        return HeadRecipe(config, part(kept), part(aside[:SCORED]), head)
+
+    def modules(self) -> nn.Module:
+        return self.head
+
+    def pace(self, name: str) -> float:
+        return self.config.trunk if name.startswith("trunk.") else 1.0
+
+    @cached_property
+    def rarity(self) -> Tensor | None:
+        """Weights of classes, of at most 64 items."""
+        task = self.training.task
+        if kind_of(task) != "semantics":
+            return None
+        counts = torch.zeros(task.channels)
+        for index in range(0, len(self.training), max(1, len(self.training) // 64)):
+            _, target, valid = self.training[index]
+            counts += torch.bincount(target[valid], minlength=task.channels)
+        return rarity(counts, self.config.rare) if counts.sum() else None
+
+    def step(self, module: nn.Module, draws: torch.Generator, step: int, device: torch.device) -> dict[str, Tensor]:
+        """One step's loss: a function of its arguments."""
+        config, task = self.config, self.training.task
+        picks = torch.randint(len(self.training), (config.batch,), generator=draws).tolist()
+        size = (config.height // 4 * 4, config.width // 4 * 4)
+        features, batch = batch_of([self.training.window(pick, size, draws) for pick in picks], task)
+        maps = {name: x.to(device).contiguous(memory_format=torch.channels_last) for name, x in features.maps.items()}
+        answers = module(Features(maps))
+        weights = None if self.rarity is None else self.rarity.to(device)
+        return {"loss": term(task, answers[task.name], batch.to(device), weights)}
+
+    @torch.no_grad()
+    def evaluate(self, module: nn.Module, folder: Path, step: int) -> dict[str, float]:
+        """One score on whole held-out items: miou, accuracy, rmse (metres), angle (degrees), psnr, or the loss."""
+        device, task = next(module.parameters()).device, self.training.task
+        counts = torch.zeros(max(task.channels, 2), max(task.channels, 2), dtype=torch.int64)
+        values: list[float] = []
+        for index in range(len(self.held)):
+            features, target, valid = self.held[index]
+            answer = (
+                module(Features({n: x.float().to(device) for n, x in features.maps.items()}))[task.name].float().cpu()
+            )
+            if kind_of(task) == "classes":
+                values.append(float(answer.argmax(1).eq(target).float()))
+                continue
+            grown = F.interpolate(answer, target.shape[-2:], mode="bilinear", align_corners=False)
+            if kind_of(task) == "semantics":
+                ids = torch.where(valid, target, -1)[0, 0]
+                counts += confusion(grown.argmax(1)[0], ids, task.channels, -1)
+            elif bool(valid.any()):
+                values.append(_error(task, grown, target, valid))
+        if kind_of(task) == "semantics":
+            return {"miou": round(mean_iou(counts), 4)}
+        mean = sum(values) / max(1, len(values))
+        return {_score_name(task): round(mean, 4)}
+
+
+def _error(task: TaskSpec, answer: Tensor, target: Tensor, valid: Tensor) -> float:
+    """One picture's score, in the words of `_score_name`."""
+    if task.unit == "direction":
+        cosine = F.cosine_similarity(answer, target, dim=1)[:, None][valid]
+        return float(cosine.clamp(-1, 1).acos().rad2deg().mean())
+    if task.unit == "srgb":
+        return float(-10 * (answer.clamp(0, 1) - target).square().mean().clamp_min(1e-10).log10())
+    if task.unit == "logit":
+        edge = target >= 0.3
+        return float(F.binary_cross_entropy_with_logits(answer[valid], edge[valid].float()))
+    return float((answer - target)[valid].square().mean().sqrt())
+
+
+def _score_name(task: TaskSpec) -> str:
+    names = {"direction": "angle", "srgb": "psnr", "metre": "rmse", "relative": "rmse"}
+    return names.get(task.unit, "accuracy" if kind_of(task) == "classes" else "cross_entropy")

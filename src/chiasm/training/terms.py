@@ -1,0 +1,147 @@
+"""What a dense answer costs against its target, whatever network gave it; a picture without a target costs nothing.
+
+    semantics  cross-entropy at H/2, each class weighted by how rare it is
+    depth      scale-invariant error of log depth (Eigen et al. 2014, arXiv 1406.2283), and of its slopes
+    normals    1 - cosine
+    edges      cross-entropy, edges and the rest in balance; what few people drew does not count (RCF, 1612.02103)
+
+Consistency (M2H, arXiv 2510.17363, says which pairs, not how; the forms are ours): normals against those of the depth
+by back-projection, and edges against where the classes that were answered meet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from chiasm.camera import geometry
+from chiasm.contracts import TaskSpec
+from chiasm.datasets.batches import Batch
+
+DRAWN = 0.3  # share of annotators from which on an edge is one; below it, and above 0, nobody can tell
+SCALE_FREE = 0.85  # of the scale-invariant error: 1 would forgive a wrong scale altogether
+SLOPE = 0.5
+SMOOTHED = 0.05  # of the target of a class that is spread over all
+LEAST = 16  # pixels that a term needs
+
+
+def term(task: TaskSpec, answer: Tensor, batch: Batch, weights: Tensor | None = None) -> Tensor:
+    """The loss of one task, a scalar; 0 with a gradient of 0 where no picture of the batch has a target.
+
+    answer: as the head gives it, float32 B C h w (classes: B K). weights: of classes.
+    """
+    target, valid = batch.targets[task.name].to(answer.device), batch.valid[task.name].to(answer.device)
+    if int(valid.sum()) < (1 if task.name == "classes" else LEAST):
+        return answer.sum() * 0.0
+    if task.name == "classes":
+        return F.cross_entropy(answer[valid], target[valid], label_smoothing=SMOOTHED)
+    if task.unit == "logit":
+        return _semantics(answer, target, valid, weights) if task.classes else _edges(answer, target, valid)
+    if task.unit == "direction":
+        return _normals(answer, target, valid)
+    if task.unit == "srgb":
+        return 10.0 * ((answer - target).abs() * valid).sum() / (3 * valid.sum())
+    return _depth(answer, target, valid)
+
+
+def _semantics(answer: Tensor, target: Tensor, valid: Tensor, weights: Tensor | None) -> Tensor:
+    size = (target.shape[-2] // 2, target.shape[-1] // 2)
+    logits = F.interpolate(answer, size, mode="bilinear", align_corners=False)
+    ids = torch.where(valid, target, -1)[:, 0, 1::2, 1::2][..., : size[0], : size[1]]  # any pixel of four will do
+    return F.cross_entropy(logits, ids, weights, ignore_index=-1, label_smoothing=SMOOTHED)
+
+
+def _edges(answer: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    factor = target.shape[-1] // answer.shape[-1]
+    share = F.max_pool2d(target, factor)
+    known = (F.max_pool2d((~valid).float(), factor) == 0) & ((share >= DRAWN) | (share == 0))
+    edge = (share >= DRAWN).float()
+    each = F.binary_cross_entropy_with_logits(answer, edge, reduction="none") * known
+    count = known.sum(dim=(1, 2, 3)).clamp_min(1)
+    rare = ((edge * known).sum(dim=(1, 2, 3)) / count).clamp(0.01, 0.5).view(-1, 1, 1, 1)
+    balance = torch.where(edge > 0, 1.0 - rare, 1.1 * rare)
+    return (each * balance).sum() / count.sum() * 4.0
+
+
+def shrunk(x: Tensor, valid: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Means over the valid pixels of each place of `size`; a place is valid when half of its pixels are."""
+    share = F.adaptive_avg_pool2d(valid.float(), size)
+    mean = F.adaptive_avg_pool2d(x * valid, size) / share.clamp_min(1e-6)
+    return mean, share >= 0.5
+
+
+def _depth(answer: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    log, known = shrunk(target.clamp_min(1e-3).log(), valid, (answer.shape[-2], answer.shape[-1]))
+    if not bool(known.any()):
+        return answer.sum() * 0.0
+    error = (answer.clamp_min(1e-3).log() - log) * known
+    count = known.sum(dim=(1, 2, 3)).clamp_min(1)
+    square = error.square().sum(dim=(1, 2, 3)) / count
+    scale = error.sum(dim=(1, 2, 3)) / count
+    some = known.any(dim=3).any(dim=2)[:, 0]
+    spread = (square - SCALE_FREE * scale.square()).clamp_min(1e-6).sqrt()[some].mean()
+    return spread + SLOPE * (_slope(error, known, -1) + _slope(error, known, -2))
+
+
+def _slope(error: Tensor, known: Tensor, axis: int) -> Tensor:
+    count = error.shape[axis] - 1
+    both = known.narrow(axis, 0, count) & known.narrow(axis, 1, count)
+    steps = (error.narrow(axis, 1, count) - error.narrow(axis, 0, count)).abs()
+    return (steps * both).sum() / both.sum().clamp_min(1)
+
+
+def _normals(answer: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    mean, known = shrunk(target, valid, (answer.shape[-2], answer.shape[-1]))
+    cosine = F.cosine_similarity(answer, mean, dim=1)[:, None]
+    return ((1.0 - cosine) * known).sum() / known.sum().clamp_min(1)
+
+
+def consistency(answers: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+    """Terms between tasks that were answered: `surface` (depth and normals), `outline` (edges and semantics)."""
+    found = {}
+    if {"depth", "normals"} <= set(answers):
+        found["surface"] = _surface(answers["depth"], answers["normals"], batch)
+    if {"edges", "semantics"} <= set(answers):
+        found["outline"] = _outline(answers["edges"], answers["semantics"], batch)
+    return found
+
+
+def _surface(depth: Tensor, normals: Tensor, batch: Batch) -> Tensor:
+    """1 - cosine between the normals and those of the depth, where both are learnt and the camera is known."""
+    seen = batch.seen & batch.valid["depth"].flatten(1).any(1) & batch.valid["normals"].flatten(1).any(1)
+    if not bool(seen.any()):
+        return depth.sum() * 0.0
+    factor = batch.pixels.shape[-1] / depth.shape[-1]
+    fx, fy, cx, cy = batch.cameras[seen].unbind(1)
+    small = torch.stack([fx / factor, fy / factor, (cx + 0.5) / factor - 0.5, (cy + 0.5) / factor - 0.5], dim=1)
+    bent = geometry.normals_from_neighbours(depth[seen], small)  # one factor for all depths turns no normal
+    known = F.adaptive_avg_pool2d(batch.valid["normals"][seen].float(), (depth.shape[-2], depth.shape[-1])) >= 0.5
+    cosine = F.cosine_similarity(bent, normals[seen], dim=1)[:, None]
+    return ((1.0 - cosine) * known).sum() / known.sum().clamp_min(1)
+
+
+def _outline(edges: Tensor, semantics: Tensor, batch: Batch) -> Tensor:
+    """Mean distance between the edges' probability and where classes meet, on pictures whose classes are learnt."""
+    learnt = batch.valid["semantics"].flatten(1).any(1) & batch.valid["edges"].flatten(1).any(1)
+    if not bool(learnt.any()):
+        return edges.sum() * 0.0
+    ids = semantics[learnt].detach().argmax(1, keepdim=True)
+    meet = torch.zeros_like(ids, dtype=torch.float32)
+    meet[..., :, :-1] += (ids[..., :, 1:] != ids[..., :, :-1]).float()
+    meet[..., :-1, :] += (ids[..., 1:, :] != ids[..., :-1, :]).float()
+    near = F.max_pool2d(edges[learnt].sigmoid(), edges.shape[-1] // ids.shape[-1])
+    return (near - meet.clamp(0, 1)).abs().mean()
+
+
+def rarity(counts: Tensor, power: float) -> Tensor:
+    """Weights of classes in cross-entropy from their shares: rare ones count more, but a pixel counts 1 on average.
+
+    A class that was never seen counts as much as the rarest that was.
+    """
+    share = (counts.double() / counts.sum()).clamp_min(float(counts[counts > 0].min() / counts.sum()))
+    weight = share ** (-power)
+    scaled: Tensor = weight / (weight * counts / counts.sum()).sum()
+    return scaled.float()

@@ -1,0 +1,166 @@
+"""The recipe `head`: stored features and labels in, a head's file out; no pixel is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from chiasm import zoo
+from chiasm.contracts import TaskSpec
+from chiasm.errors import ConfigError, ImageError
+from chiasm.pipeline import Pipeline
+from chiasm.training.loop import Where, train
+from chiasm.training.recipes.head import HeadConfig, HeadRecipe, class_names, fresh_head, spec_of
+from chiasm.training.stored import Stored, items_of, shrunk
+
+COUNT, SIZE = 12, (72, 90)
+SEMANTICS = TaskSpec("semantics", 2, "logit", ("dark", "bright"))
+
+
+def half(seed: int) -> np.ndarray:
+    """A bright half beside a dark one, with some noise: H x W x 3 uint8."""
+    draws = np.random.default_rng(seed)
+    pixels = draws.normal(60, 12, (*SIZE, 3))
+    pixels[:, 20 + 4 * seed :] += 120
+    return pixels.clip(0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A store of twelve pictures, whose files are gone, and labels for them."""
+    folder = tmp_path_factory.mktemp("own")
+    pictures = folder / "photos"
+    names = ("photos", "masks", "depth", "normals", "edges", "clean")
+    for name in names:
+        (folder / name).mkdir()
+    lines = ["picture,class"]
+    for seed in range(COUNT):
+        pixels = half(seed)
+        Image.fromarray(pixels).save(pictures / f"{seed}.png")
+        mask = np.zeros(SIZE, np.uint8)
+        mask[:, 20 + 4 * seed :] = 1
+        mask[:3] = 255
+        Image.fromarray(mask).save(folder / "masks" / f"{seed}.png")
+        Image.fromarray(np.where(mask == 1, 1000, 3000).astype(np.uint16)).save(folder / "depth" / f"{seed}.png")
+        Image.fromarray(np.full((*SIZE, 3), (127, 127, 0), np.uint8)).save(folder / "normals" / f"{seed}.png")
+        Image.fromarray((mask == 1) * np.uint8(255)).save(folder / "edges" / f"{seed}.png")
+        Image.fromarray(pixels).save(folder / "clean" / f"{seed}.png")
+        lines.append(f"{seed}.png,{'left' if seed < COUNT // 2 else 'right'}")
+    (folder / "kinds.csv").write_text("\n".join(lines))
+    with Pipeline.load("ns-rgb", store=folder / "own.lance", writable=True, precision="float32") as pipeline:
+        pipeline.encode([pictures], workers=0)
+    for path in pictures.iterdir():
+        path.unlink()
+    return folder
+
+
+@pytest.fixture
+def pipeline(place):
+    with Pipeline.load("ns-rgb", store=place / "own.lance", precision="float32") as opened:
+        yield opened
+
+
+def trained(pipeline: Pipeline, labels: Path, task: TaskSpec, out: Path, steps: int = 30):
+    stored = Stored(pipeline, task, items_of(pipeline, labels, task), whole=task.name == "denoise")
+    head = fresh_head(pipeline.spec, task, zoo.beginnings(task.name, pipeline.spec.space))
+    config = HeadConfig(steps=steps, batch=4, height=64, width=64, warmup=2, decay=0.8, rate=2e-3)
+    recipe = HeadRecipe.load(config, stored, head)
+    before = recipe.evaluate(head.eval(), out, 0)
+    train(recipe, out, Where("cpu", 1, "32-true"), lambda line: None)
+    return recipe, before, recipe.evaluate(head, out, steps)
+
+
+def test_a_head_learns_classes_of_places_without_a_pixel(pipeline, place, tmp_path):
+    recipe, _, after = trained(pipeline, place / "masks", SEMANTICS, tmp_path / "run", 60)
+    assert len(recipe.training) + len(recipe.held) == COUNT
+    assert not {item.name for item in recipe.training.items} & {item.name for item in recipe.held.items}
+    assert after["miou"] > 0.8
+    key = recipe.held.items[0].key
+    answer = pipeline.predict(key, [], recipe.head)["semantics"]
+    assert answer.values.shape == SIZE
+    assert answer.task == SEMANTICS
+
+
+@pytest.mark.parametrize(
+    ("task", "labels", "score"),
+    [
+        ("depth", "depth", "rmse"),
+        ("normals", "normals", "angle"),
+        ("edges", "edges", "cross_entropy"),
+        ("denoise", "clean", "psnr"),
+        ("classes", "kinds.csv", "accuracy"),
+    ],
+)
+def test_every_other_task_trains_and_is_scored(pipeline, place, tmp_path, task, labels, score):
+    spec = spec_of(task, class_names(None, place / labels, task))
+    recipe, before, after = trained(pipeline, place / labels, spec, tmp_path / "run", 6)
+    assert list(before) == list(after) == [score]
+    assert np.isfinite(after[score])
+    (answer,) = pipeline.predict(recipe.held.items[0].key, [], recipe.head.eval()).values()
+    assert answer.values.shape[:2] == ((2,) if task == "classes" else SIZE)
+
+
+def test_windows_carry_their_targets(pipeline, place):
+    """Where the picture is bright the window's label says so, mirrored or not."""
+    stored = Stored(pipeline, SEMANTICS, items_of(pipeline, place / "masks", SEMANTICS))
+    seen = 0
+    for seed in range(12):
+        features, target, valid = stored.window(seed % COUNT, (48, 48), torch.Generator().manual_seed(seed))
+        bright = features.maps["context"][0, 0]
+        small = torch.nn.functional.avg_pool2d((target * valid).float(), 4)[0, 0]
+        known = torch.nn.functional.avg_pool2d(valid.float(), 4)[0, 0] == 1
+        if 0.1 < small[known].mean() < 0.9:
+            one, other = bright[known & (small == 1)].mean(), bright[known & (small == 0)].mean()
+            assert one > other + 1
+            seen += 1
+    assert seen >= 4
+
+
+def test_shrinking_labels():
+    ids = torch.arange(36).view(1, 6, 6)
+    small, known = shrunk(ids, torch.ones(6, 6).bool(), 4)
+    assert small.tolist() == [[[14, 17], [32, 35]]]
+    assert known.tolist() == [[True, False], [False, False]]
+    mean, known = shrunk(torch.ones(1, 6, 6), torch.ones(6, 6).bool(), 4)
+    assert torch.equal(mean, torch.ones(1, 2, 2))
+    assert known.tolist() == [[True, True], [True, False]]
+
+
+def test_what_is_wrong_with_labels_is_one_sentence(pipeline, place, tmp_path):
+    extra = tmp_path / "extra"
+    extra.mkdir()
+    for name in ("0", "stranger"):
+        Image.fromarray(np.zeros(SIZE, np.uint8)).save(extra / f"{name}.png")
+    with pytest.raises(ConfigError, match=r"1 labels of 2 \(stranger\) whose pictures are not in the store"):
+        items_of(pipeline, extra, SEMANTICS)
+    (extra / "stranger.png").unlink()
+    Image.fromarray(np.zeros((70, 90), np.uint8)).save(extra / "0.png")
+    items = items_of(pipeline, extra, SEMANTICS)
+    with pytest.raises((ConfigError, ImageError), match=r"70 x 90.*72 x 90|72 x 90.*70 x 90"):
+        Stored(pipeline, SEMANTICS, items)[0]
+    Image.fromarray(np.full(SIZE, 7, np.uint8)).save(extra / "0.png")
+    with pytest.raises(ConfigError, match="ids 0 to 1 or 255 for void, got 7"):
+        Stored(pipeline, SEMANTICS, items)[0]
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(ConfigError, match="expected pictures, got none"):
+        items_of(pipeline, empty, SEMANTICS)
+    table = tmp_path / "kinds.csv"
+    kinds = TaskSpec("classes", 2, "logit", ("left", "right"))
+    for text, told in (("0.png,up", "no class 'up'"), ("0.png", "expected `picture,class`"), ("", "holds none")):
+        table.write_text(text)
+        with pytest.raises(ConfigError, match=told):
+            items_of(pipeline, table, kinds)
+
+
+def test_classes_are_asked_for_where_they_are_needed():
+    with pytest.raises(ConfigError, match="expects two classes or more, got 1"):
+        spec_of("semantics", ["road"])
+    with pytest.raises(ConfigError, match="'road' is named twice"):
+        spec_of("semantics", ["road", "sky", "road"])
+    with pytest.raises(ConfigError, match="'depth' has no classes, got 2"):
+        spec_of("depth", ["near", "far"])
