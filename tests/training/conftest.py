@@ -28,6 +28,7 @@ class ToyConfig:
     seed: int = 1
     validate_every: int = 4
     save_every: int = 4
+    pair: tuple[float, ...] = (1.0, 2.0)  # JSON makes a list of it, and a run must still resume
 
 
 class ToyRecipe:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import asdict, fields, replace
 
 import pytest
@@ -114,7 +115,7 @@ def test_a_checkpoint_of_another_config_is_refused_with_the_key_named(toy, toy_c
         other = replace(toy_config(), **{field.name: value * 2})
         if field.name == "steps":
             continue
-        with pytest.raises(ConfigError, match=f"made with {field.name} = {value}, not {value * 2}"):
+        with pytest.raises(ConfigError, match=re.escape(f"made with {field.name} = {shown}, not {shown * 2}")):
             train(toy(other), out, here, quiet)
         refused += 1
     assert refused == 6

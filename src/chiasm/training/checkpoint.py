@@ -90,7 +90,7 @@ def read(folder: Path, config: Mapping[str, object]) -> Checkpoint | None:
         for name in file.keys():  # noqa: SIM118 - safe_open is not a mapping
             part, rest = name.split("/", 1)
             parts[part][rest] = file.get_tensor(name)
-    made_with = json.loads(metadata["config"])
+    made_with, config = json.loads(metadata["config"]), json.loads(json.dumps(dict(config)))  # tuples become lists
     differing = sorted(key for key in config if key != "steps" and made_with.get(key) != config[key])
     if differing:
         key = differing[0]

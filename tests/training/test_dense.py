@@ -1,0 +1,126 @@
+"""The recipe `dense`: sets with some of the targets, the space's network and a pixel network, and that both learn."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from chiasm import zoo
+from chiasm.contracts import Frame, Intrinsics, Sample
+from chiasm.datasets import camvid
+from chiasm.datasets.batches import Mixture
+from chiasm.datasets.joined import SEMANTICS, Joined
+from chiasm.datasets.kept import Kept
+from chiasm.encoders.space import NS, SpaceEncoder
+from chiasm.errors import ConfigError
+from chiasm.tasks.dense import DenseHead
+from chiasm.training.recipes.dense import SPECS, DenseConfig, DenseRecipe, PixelNetwork, SpaceNetwork
+
+SIZE = (72, 96)
+FULL = Intrinsics(90.0, 90.0, 47.5, 35.5)
+
+
+class Halves:
+    """Bright and near on one side, dark and far on the other; what is known differs from set to set."""
+
+    def __init__(self, tasks: tuple[str, ...]) -> None:
+        self.tasks, self.names, self.made = tasks, ("a", "b", "c"), 0
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int) -> Sample:
+        self.made += 1
+        pixels = torch.full((3, *SIZE), 0.2)
+        pixels[:, :, 30 + 10 * index :] = 0.8
+        pixels += 0.05 * torch.randn(pixels.shape, generator=torch.Generator().manual_seed(index))
+        right = pixels[:1].gt(0.5)
+        edge = torch.zeros(1, *SIZE)
+        edge[..., 30 + 10 * index] = 1.0
+        normals = torch.tensor([0.0, 0.0, -1.0]).view(3, 1, 1).expand(3, *SIZE).contiguous()
+        targets = {"semantics": right.long(), "depth": 4.0 - 3.0 * right, "normals": normals, "edges": edge}
+        held = {task: targets[task] for task in self.tasks}
+        valid = {task: torch.ones(SIZE, dtype=torch.bool) for task in held}
+        return Sample(self.names[index], Frame(pixels.clamp(0, 1)), held, valid, FULL if "depth" in held else None)
+
+
+def space() -> torch.nn.Module:
+    tasks = tuple(SPECS.values())
+    return SpaceNetwork(SpaceEncoder("rgb", 16), zoo.codec("ns-1"), DenseHead(NS, tasks))
+
+
+def pixels() -> torch.nn.Module:
+    return PixelNetwork(DenseHead(NS, tuple(SPECS.values())), 64)
+
+
+@pytest.fixture(params=[space, pixels])
+def recipe(request) -> DenseRecipe:
+    torch.manual_seed(0)
+    config = DenseConfig(steps=8, batch=4, height=64, width=64, zoom=(0.9, 1.2))
+    rooms = Joined(Halves(("semantics", "depth", "normals", "edges")), tuple(SPECS), ("wall", "floor"))
+    drawn = Halves(("edges",))
+    return DenseRecipe(config, Mixture((rooms, drawn), (1.0, 1.0)), {"rooms": rooms, "drawn": drawn}, request.param())
+
+
+def test_it_learns_and_scores_what_each_set_has(recipe, tmp_path):
+    module = recipe.modules().train()
+    optimizer = torch.optim.Adam([p for p in module.parameters() if p.requires_grad], 2e-3)
+    losses = []
+    for step in range(10):
+        terms = recipe.step(module, torch.Generator().manual_seed(step % 2), step, torch.device("cpu"))
+        optimizer.zero_grad()
+        terms["loss"].backward()
+        optimizer.step()
+        losses.append(terms["loss"].item())
+    assert set(terms) == {*SPECS, "surface", "outline", "loss"}
+    assert sum(losses[-2:]) < 0.8 * sum(losses[:2])
+    scores = recipe.evaluate(module.eval(), tmp_path, 10)
+    assert set(scores) == {"rooms semantics", "rooms depth", "rooms normals", "rooms edges", "drawn edges"}
+
+
+def test_the_space_is_frozen_and_pixels_learn_from_the_first_layer():
+    frozen, free = space(), pixels()
+    assert not any(parameter.requires_grad for parameter in frozen.encoder.parameters())
+    assert all(parameter.requires_grad for parameter in free.parameters())
+    sizes = [sum(parameter.numel() for parameter in module.parameters()) for module in (SpaceEncoder("rgb"), free)]
+    stem = sizes[1] - sum(parameter.numel() for parameter in free.head.parameters())
+    assert 0.7 < stem / sizes[0] < 1.3  # of the encoder's size
+
+
+def test_codec_noise_changes_answers_and_quality_0_does_not():
+    torch.manual_seed(0)
+    module = space().eval()
+    x = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        plain = module(x, torch.zeros(2, dtype=torch.int64))["depth"]
+        mixed = module(x, torch.tensor([0, 1]))["depth"]
+    torch.testing.assert_close(plain[0], mixed[0])
+    assert (plain[1] - mixed[1]).abs().max() > 1e-3
+
+
+def test_joined_ids_are_those_of_the_names_and_targets_may_be_left_out():
+    one = Joined(Halves(("semantics", "edges")), ("semantics",), ("Car", "Sky"))
+    sample = one[1]
+    found = {SEMANTICS.classes[i] for i in sample.targets["semantics"].unique().tolist()}
+    assert found == {"Car", "Sky"}
+    assert set(sample.targets) == set(sample.valid) == {"semantics"}
+    assert set(camvid.CLASSES) < set(SEMANTICS.classes)
+    with pytest.raises(ConfigError, match="class 'kerb' is not in the joint list of 50"):
+        Joined(Halves(("semantics",)), ("semantics",), ("Car", "kerb"))
+
+
+def test_kept_samples_are_made_once_and_nearly_the_same():
+    made = Halves(("semantics", "depth", "normals", "edges"))
+    kept = Kept(made)
+    first, again, wanted = kept[1], kept[1], made[1]
+    assert made.made == 2
+    assert (first.frame.pixels - wanted.frame.pixels).abs().max() < 1 / 255
+    for task, x in wanted.targets.items():
+        assert again.targets[task].dtype == x.dtype
+        assert torch.equal(again.targets[task], x)
+        assert torch.equal(again.valid[task], wanted.valid[task])
+
+
+def test_folders_of_other_names_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="expected folders called nyuv2, camvid, bsds500, got .*holiday"):
+        DenseRecipe.load(DenseConfig(), [tmp_path / "holiday"], space())
