@@ -69,9 +69,9 @@ def trained(pipeline: Pipeline, labels: Path, task: TaskSpec, out: Path, steps: 
     head = fresh_head(pipeline.spec, task, zoo.beginnings(task.name, pipeline.spec.space))
     config = HeadConfig(steps=steps, batch=4, height=64, width=64, warmup=2, decay=0.8, rate=2e-3)
     recipe = HeadRecipe.load(config, stored, head)
-    before = recipe.evaluate(head.eval(), out, 0)
-    train(recipe, out, Where("cpu", 1, "32-true"), lambda line: None)
-    return recipe, before, recipe.evaluate(head, out, steps)
+    before = recipe.evaluate(recipe.modules().eval(), out, 0)
+    module = train(recipe, out, Where("cpu", 1, "32-true"), lambda line: None)
+    return recipe, before, recipe.evaluate(module, out, steps)
 
 
 def test_a_head_learns_classes_of_places_without_a_pixel(pipeline, place, tmp_path):

@@ -149,7 +149,30 @@ def heads_of(protocol: Protocol, space: str) -> Heads:
     for task in protocol.tasks:
         if all(task != answered.name for head in heads for answered in head.tasks):
             heads.append(zoo.head(task, space))
-    return joined(heads)
+    return joined([selected(head, protocol) for head in heads])
+
+
+def selected(head: HeadModule, protocol: Protocol) -> Heads:
+    """The head with the logits of the protocol's classes only, found by their names, in the protocol's order.
+
+    A head of more classes is so asked which of the protocol's a place is most of. Raises ConfigError when it lacks one.
+    """
+    places = {task.name: task.classes for task in head.tasks}.get("semantics", ())
+    if not protocol.classes or places == protocol.classes or not places:
+        return head
+    missing = [name for name in protocol.classes if name not in places]
+    if missing:
+        raise ConfigError(
+            f"protocol {protocol.name!r} scores {len(protocol.classes)} classes, of which the head does not know "
+            f"{missing[0]!r}; evaluate a head that was trained on them"
+        )
+    chosen = torch.tensor([places.index(name) for name in protocol.classes])
+
+    def answer(features: Features) -> dict[str, Tensor]:
+        found = dict(head(features))
+        return {**found, "semantics": found["semantics"][:, chosen]}
+
+    return answer
 
 
 def joined(heads: Sequence[Heads]) -> Heads:

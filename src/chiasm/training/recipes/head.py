@@ -109,6 +109,18 @@ def fresh_head(spec: FeatureSpec, task: TaskSpec, begin: Sequence[nn.Module] = (
     return made.requires_grad_(True) if not isinstance(made, DenoiseHead) else made
 
 
+class MapHead(nn.Module):
+    """A head as the loop calls it: with a dict of maps, since Fabric cannot cast a frozen dataclass."""
+
+    def __init__(self, head: HeadModule) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, maps: dict[str, Tensor]) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = self.head(Features(maps))
+        return found
+
+
 @dataclass(frozen=True)
 class HeadRecipe:
     """The recipe `head`: items to learn from, items to be scored on, and the head."""
@@ -129,11 +141,11 @@ class HeadRecipe:
 
         return HeadRecipe(config, part(kept), part(aside[:SCORED]), head)
 
-    def modules(self) -> nn.Module:
-        return self.head
+    def modules(self) -> MapHead:
+        return MapHead(self.head)
 
     def pace(self, name: str) -> float:
-        return self.config.trunk if name.startswith("trunk.") else 1.0
+        return self.config.trunk if name.startswith("head.trunk.") else 1.0
 
     @cached_property
     def rarity(self) -> Tensor | None:
@@ -154,7 +166,7 @@ class HeadRecipe:
         size = (config.height // 4 * 4, config.width // 4 * 4)
         features, batch = batch_of([self.training.window(pick, size, draws) for pick in picks], task)
         maps = {name: x.to(device).contiguous(memory_format=torch.channels_last) for name, x in features.maps.items()}
-        answers = module(Features(maps))
+        answers = module(maps)
         weights = None if self.rarity is None else self.rarity.to(device)
         return {"loss": term(task, answers[task.name], batch.to(device), weights)}
 
@@ -166,9 +178,8 @@ class HeadRecipe:
         values: list[float] = []
         for index in range(len(self.held)):
             features, target, valid = self.held[index]
-            answer = (
-                module(Features({n: x.float().to(device) for n, x in features.maps.items()}))[task.name].float().cpu()
-            )
+            given = {name: x.float().to(device) for name, x in features.maps.items()}
+            answer = module(given)[task.name].float().cpu()
             if kind_of(task) == "classes":
                 values.append(float(answer.argmax(1).eq(target).float()))
                 continue

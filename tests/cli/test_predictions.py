@@ -1,0 +1,180 @@
+"""The verbs that read tasks from a store, and that train one's own: predict, train head."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from chiasm.cli.answers import SHOWN, THUMB, ContactSheet, answer_file, palette
+from chiasm.cli.training import OWN_TASKS
+from chiasm.contracts import TaskSpec
+from chiasm.encoders.space import NS
+from chiasm.tasks.answers import Answer
+from chiasm.tasks.dense import ClassifyHead, DenseHead
+from chiasm.tasks.saved import write_head
+from chiasm.training.recipes.head import TASKS
+
+SPECS = (
+    TaskSpec("semantics", 3, "logit", ("road", "sky", "tree")),
+    TaskSpec("depth", 1, "metre"),
+    TaskSpec("normals", 3, "direction"),
+    TaskSpec("edges", 1, "logit"),
+)
+KINDS = TaskSpec("classes", 2, "logit", ("cat", "newt"))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, call):
+    """A store of three pictures of different sizes, a head of four tasks and one of classes."""
+    folder = tmp_path_factory.mktemp("predictions")
+    (folder / "photos").mkdir()
+    for index, (height, width) in enumerate(((64, 80), (50, 70), (900, 60))):
+        y, x = np.mgrid[0:height, 0:width]
+        pixels = np.stack([x % 256, y % 256, (x * y) % 256], -1).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / "photos" / f"p{index}.png")
+    assert call("encode", folder / "photos", "--store", folder / "p.lance").code == 0
+    torch.manual_seed(0)
+    (folder / "dense.safetensors").write_bytes(write_head(DenseHead(NS, SPECS).eval()))
+    (folder / "kinds.safetensors").write_bytes(write_head(ClassifyHead(NS, (KINDS,)).eval()))
+    return folder
+
+
+def test_every_picture_gets_a_file_for_each_task_and_all_are_on_one_sheet(call, place, tmp_path):
+    out = tmp_path / "out"
+    said = call("predict", place / "p.lance", "--head", place / "dense.safetensors", "--out", out, "--arrays", "--json")
+    assert said.code == 0
+    assert said.summary["written"] == 3
+    assert said.summary["failed"] == 0
+    names = sorted(path.name for path in out.iterdir())
+    assert len(names) == 3 * 5 + 1
+    assert "contact-sheet.png" in names
+    (stem,) = {name.split(".")[0] for name in names if name.startswith("p1-")}
+    with np.load(out / f"{stem}.npz") as arrays:
+        held = {name: arrays[name] for name in arrays.files}
+    assert {name: (x.shape, x.dtype.name) for name, x in held.items()} == {
+        "semantics": ((50, 70), "uint8"),
+        "depth": ((50, 70), "float32"),
+        "normals": ((50, 70, 3), "float32"),
+        "edges": ((50, 70), "float32"),
+    }
+    with Image.open(out / f"{stem}.semantics.png") as image:
+        assert json.loads(image.text["chiasm:classes"]) == ["road", "sky", "tree"]
+        assert np.array_equal(np.array(image), held["semantics"])
+        assert image.mode == "P"
+    with Image.open(out / f"{stem}.depth.png") as image:
+        scale = float(image.text["chiasm:metres_per_count"])
+        assert image.text["chiasm:unit"] == "metre"
+        np.testing.assert_allclose(np.array(image) * scale, held["depth"], atol=scale)
+    with Image.open(out / f"{stem}.normals.png") as image:
+        np.testing.assert_allclose(np.array(image) / 127.5 - 1.0, held["normals"], atol=0.01)
+    with Image.open(out / f"{stem}.edges.png") as image:
+        np.testing.assert_allclose(np.array(image) / 255.0, held["edges"], atol=0.01)
+    with Image.open(out / "contact-sheet.png") as image:
+        assert image.height == 3 * THUMB + 2 * 4
+
+
+def test_a_large_picture_is_answered_at_its_own_size(call, place, tmp_path):
+    call("predict", place / "p.lance", "--head", place / "dense.safetensors", "--out", tmp_path)
+    (file,) = tmp_path.glob("p2-*.depth.png")
+    with Image.open(file) as image:
+        assert image.size == (60, 900)
+
+
+def test_classes_are_rows_of_a_table(call, place, tmp_path):
+    said = call("predict", place / "p.lance", "--head", place / "kinds.safetensors", "--out", tmp_path, "--json")
+    assert said.code == 0
+    rows = (tmp_path / "classes.csv").read_text().splitlines()
+    assert rows[0] == "key,picture,class,probability"
+    assert len(rows) == 4
+    assert {row.split(",")[2] for row in rows[1:]} <= {"cat", "newt"}
+    assert not (tmp_path / "contact-sheet.png").exists()
+
+
+def test_shipped_and_own_heads_together(call, place, tmp_path):
+    said = call("predict", place / "p.lance", "--task", "denoise", "--head", place / "dense.safetensors",
+                "--out", tmp_path, "--format", "jpg", "--json")  # fmt: skip
+    assert said.code == 0
+    assert len(list(tmp_path.glob("*.denoise.jpg"))) == 3
+    assert len(list(tmp_path.glob("*.depth.png"))) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ((), "expected a task or a head"),
+        (("--task", "dpeth"), "there is no task 'dpeth'"),
+        (("--task", ""), "there is no task ''"),
+        (("--task", "denoise,denoise"), "each task once"),
+    ],
+)
+def test_tasks_that_make_no_sense_are_refused_before_anything_runs(call, place, tmp_path, arguments, told):
+    said = call("predict", place / "p.lance", *arguments, "--out", tmp_path / "out")
+    assert said.code == 2
+    assert told in said.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_that_is_no_head_is_named(call, place, tmp_path):
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(b"no head")
+    said = call("predict", place / "p.lance", "--head", other, "--out", tmp_path / "out")
+    assert said.code == 3
+    assert "other.safetensors is no head" in said.err
+
+
+def test_train_head_then_predict_with_it(call, place, tmp_path):
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    for index, (height, width) in enumerate(((64, 80), (50, 70), (900, 60))):
+        mask = np.zeros((height, width), np.uint8)
+        mask[:, width // 2 :] = 1
+        Image.fromarray(mask).save(masks / f"p{index}.png")
+    (tmp_path / "classes.txt").write_text("left\nright\n")
+    head = tmp_path / "my_head.safetensors"
+    said = call(
+        "train", "head", "--store", place / "p.lance", "--task", "semantics", "--labels", masks, "--classes",
+        tmp_path / "classes.txt", "--out", head, "--set", "steps=3", "--set", "batch=2", "--set", "height=64",
+        "--set", "width=64", "--set", "warmup=1", "--json",
+    )  # fmt: skip
+    assert said.code == 0, said.err
+    assert set(said.summary["scores"]) == {"miou"}
+    said = call("predict", place / "p.lance", "--head", head, "--out", tmp_path / "out", "--json")
+    assert said.summary["written"] == 3
+    assert len(list((tmp_path / "out").glob("*.semantics.png"))) == 3
+
+
+def test_the_tasks_of_the_command_are_those_of_the_recipe():
+    assert OWN_TASKS == TASKS
+
+
+def test_the_palette_is_pascals():
+    colours = palette(256)
+    assert colours[:4].tolist() == [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0]]
+    assert len({tuple(colour) for colour in colours.tolist()}) == 256
+
+
+def test_depth_far_away_takes_a_coarser_scale():
+    answer = Answer(SPECS[1], np.array([[1.0, 400.0]], np.float32))
+    suffix, data = answer_file(answer, "png", "x")
+    path = Path(suffix)
+    assert path.suffix == ".png"
+    import io
+
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.text["chiasm:metres_per_count"] == "0.01"
+        assert np.array(image).tolist() == [[100, 40000]]
+
+
+def test_the_sheet_ends():
+    sheet = ContactSheet()
+    assert sheet.file() is None
+    answer = Answer(SPECS[3], np.zeros((8, 8), np.float32))
+    for _ in range(SHOWN + 5):
+        sheet.add(np.zeros((8, 8, 3), np.uint8), [answer])
+    assert sheet.full
+    assert len(sheet.rows) == SHOWN
