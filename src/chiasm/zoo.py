@@ -84,6 +84,13 @@ ENTRIES: dict[str, Entry] = {
         Entry("ns-rgb", "ns-1", "encoder of photographs, and their decoder", "ns-rgb.safetensors", raw="ns-raw"),
         Entry("ns-raw", "ns-1", "encoder of camera mosaics", "ns-raw.safetensors", accepts="raw"),
         Entry("denoise", "ns-1", "head: the picture without its noise", "denoise-ns.safetensors", tasks=("denoise",)),
+        Entry(
+            "dense",
+            "ns-1",
+            "head: classes, depth, normals and edges of every place",
+            "dense-ns.safetensors",
+            tasks=("semantics", "depth", "normals", "edges"),
+        ),
         Entry("transform@ns-1", "ns-1", "tables of the codec `transform`", "transform-ns-1.safetensors"),
         Entry("test-space", "ns-1", "untrained and tiny, for tests", width=16, raw="test-mosaics"),
         Entry("test-mosaics", "ns-1", "its encoder of mosaics", width=16, accepts="raw"),

@@ -14,7 +14,7 @@ from PIL import Image
 import chiasm
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-SHORT = 40
+SHORT = 45
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def run(monkeypatch, capsys):
 
 def test_examples_are_short():
     lengths = {path.name: len(path.read_text().splitlines()) for path in EXAMPLES.glob("*.py")}
-    assert {"demo.py", "demo_page.py", "coarse_only.py", "nearest.py"} == set(lengths)
+    assert {"demo.py", "demo_page.py", "coarse_only.py", "nearest.py", "own_task.py"} == set(lengths)
     assert all(lines <= SHORT for name, lines in lengths.items() if not name.startswith("demo"))
 
 
@@ -55,6 +55,14 @@ def test_coarse_only_reads_one_level_of_every_picture(run, store):
 def test_nearest_finds_the_other_red(run, store):
     first = run("nearest.py", store, "0.png").splitlines()[0]
     assert first.endswith("1.png")
+
+
+@pytest.mark.slow
+def test_a_task_of_ones_own_is_learnt_from_the_store_alone(run, tmp_path):
+    said = run("own_task.py", tmp_path, 12)
+    assert "12 steps on 20 pictures" in said
+    assert not list((tmp_path / "photos").iterdir())
+    assert len(list((tmp_path / "floors").glob("*.semantics.png"))) == 24
 
 
 @pytest.mark.slow

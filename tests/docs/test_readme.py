@@ -21,6 +21,9 @@ QUICK = {
     "train space": "--set steps=1 --set batch=2 --set crop=64 --set warmup=1",
     "train raw": "--set steps=1 --set batch=2 --set crop=32 --set warmup=1",
     "train denoise": "--set steps=1 --set batch=2 --set crop=32 --set warmup=1",
+    "train head": "--set steps=1 --set batch=2 --set height=64 --set width=64 --set warmup=0",
+    "train dense": "--set steps=1 --set batch=2 --set height=64 --set width=64 --set odds=[0,1,0,0,0] --set warmup=1",
+    "evaluate dense": "--limit 1",
     "evaluate raw": "--limit 2",
     "evaluate denoise": "--limit 1",
     "evaluate codec": "--limit 1",
@@ -34,7 +37,7 @@ def blocks(language: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as the README assumes it: photos/ and photo.jpg."""
+    """A folder as the README assumes it: photos/, photo.jpg, drawings/ and camvid/."""
     folder = tmp_path_factory.mktemp("readme")
     (folder / "photos").mkdir()
     y, x = np.mgrid[0:112, 0:128]
@@ -42,6 +45,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         waves = [np.sin((x * (number + k + 1) + y * (3 - k)) / 19.0) * 100 + 128 for k in range(3)]
         Image.fromarray(np.stack(waves, -1).astype(np.uint8)).save(folder / "photos" / f"{number}.png")
     Image.open(folder / "photos" / "0.png").save(folder / "photo.jpg", quality=95)
+    (folder / "drawings").mkdir()
+    for number in range(2):
+        Image.fromarray((x % 32 == number).astype(np.uint8) * 255).save(folder / "drawings" / f"{number}.png")
+    for part in ("train", "val", "test"):
+        for kind in ("images", "labels"):
+            (folder / "camvid" / part / kind).mkdir(parents=True)
+        Image.open(folder / "photo.jpg").save(folder / "camvid" / part / "images" / "a.jpg")
+        Image.fromarray((x // 16).astype(np.uint8)).save(folder / "camvid" / part / "labels" / "a.png")
     return folder
 
 
@@ -57,7 +68,7 @@ def test_every_command_of_the_readme_runs_in_its_order(place, monkeypatch):
         assert result.exit_code == 0, f"{line}\n{result.output}"
         verbs.add(words[0])
     assert verbs == set(main.commands), "the README shows every verb"
-    assert len(lines) == 17
+    assert len(lines) == 22
 
 
 def test_the_python_of_the_readme_runs(place, monkeypatch):

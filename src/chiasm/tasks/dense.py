@@ -15,11 +15,13 @@ a logarithm. Normals have length one. The sizes were chosen so that head and enc
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import fuse_conv_bn_eval
 
 from chiasm.contracts import Features, FeatureSpec, TaskSpec
 from chiasm.errors import ShapeError
@@ -43,6 +45,19 @@ def convolution(inputs: int, outputs: int, edge: int = 3, stride: int = 1) -> nn
     return nn.Sequential(layer, nn.BatchNorm2d(outputs), nn.ReLU())
 
 
+def folded(module: nn.Module) -> nn.Module:
+    """A copy for inference whose BatchNorms have become part of the convolutions before them."""
+    copied = copy.deepcopy(module).eval()
+    for part in list(copied.modules()):
+        if isinstance(part, Block):
+            assert isinstance(part.norm, nn.BatchNorm2d)
+            part.second, part.norm = fuse_conv_bn_eval(part.second, part.norm), nn.Identity()
+        elif isinstance(part, nn.Sequential) and len(part) > 1 and isinstance(part[1], nn.BatchNorm2d):
+            assert isinstance(part[0], nn.Conv2d)
+            part[0], part[1] = fuse_conv_bn_eval(part[0], part[1]), nn.Identity()
+    return copied.requires_grad_(False)
+
+
 class Block(nn.Module):
     """relu(x + norm(conv(relu(norm(conv(x)))))): two 3x3 convolutions at one width."""
 
@@ -50,8 +65,9 @@ class Block(nn.Module):
         super().__init__()
         self.first = convolution(width, width)
         self.second = nn.Conv2d(width, width, 3, padding=1, bias=False)
-        self.norm = nn.BatchNorm2d(width)
-        nn.init.zeros_(self.norm.weight)
+        norm = nn.BatchNorm2d(width)
+        nn.init.zeros_(norm.weight)
+        self.norm: nn.Module = norm  # until it is folded
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(x + self.norm(self.second(self.first(x))))

@@ -11,7 +11,7 @@ networks of the comparison are trained by this recipe too.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, cast
@@ -50,18 +50,20 @@ VALIDATED = 24  # samples of each set that are scored
 class DenseConfig:
     """Every knob of the recipe `dense`.
 
-    tasks: that are learnt. height, width: of the random views. zoom: lowest and highest. odds: of NYUv2, CamVid,
+    tasks: that are learnt. height, width: of the random views. zoom: lowest and highest. colours: how far they
+    are changed, relative to what `Augment` does by itself. odds: of NYUv2, CamVid,
     BSDS500, generated rooms and streets, as far as they are there. scenes: how many rooms, and as many streets, there
     are. coded: share of pictures whose features go through the codec. weighting: see `training.weighting`. rare: how
     much rarer classes count more, as a power of their share. surface, outline: weights of the consistency terms.
     """
 
     tasks: tuple[str, ...] = ("semantics", "depth", "normals", "edges")
-    steps: Count = 6_000
+    steps: Count = 20_000
     batch: Annotated[int, Range(low=2)] = 8
-    height: Annotated[int, Range(low=64)] = 224
-    width: Annotated[int, Range(low=64)] = 288
-    zoom: tuple[float, float] = (0.6, 1.7)
+    height: Annotated[int, Range(low=64)] = 160
+    width: Annotated[int, Range(low=64)] = 208
+    zoom: tuple[float, float] = (0.6, 1.2)
+    colours: Amount = 0.5
     rate: Positive = 1.5e-3
     warmup: Annotated[int, Range(low=0)] = 200
     decay: Share = 0.998
@@ -186,7 +188,9 @@ class DenseRecipe:
     @cached_property
     def views(self) -> Augment:
         config = self.config
-        return Augment(config.height, config.width, config.zoom)
+        plain = Augment(config.height, config.width, config.zoom)
+        names = ("brightness", "contrast", "saturation", "hue", "gamma", "balance", "grey", "blur", "noise", "jpeg")
+        return replace(plain, **{name: config.colours * getattr(plain, name) for name in names})
 
     def modules(self) -> DenseObjective:
         return DenseObjective(self.network, self.config.tasks, self.config.weighting)
