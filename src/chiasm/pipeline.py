@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, lru_cache, partial
+from functools import cache, partial
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
@@ -29,7 +29,6 @@ from chiasm.packets.codec import TransformCodec, checked
 from chiasm.packets.tables import Tables
 from chiasm.store import LanceStore, open_store
 from chiasm.tasks.answers import Answer, answer_of
-from chiasm.tasks.dense import folded
 from chiasm.tasks.saved import HeadModule
 
 __all__ = ["Pipeline", "Progress", "Summary", "inspect_packet"]
@@ -202,6 +201,9 @@ class Pipeline:
         asked += [(head, task.name) for task in head.tasks] if head is not None else []
         if not asked:
             raise ConfigError("expected a task or more, got none; name one such as 'semantics', or a head")
+        names = [task for _, task in asked]
+        if twice := sorted({task for task in names if names.count(task) > 1}):
+            raise ConfigError(f"task {twice[0]!r} is asked twice, perhaps of two heads; ask one at a time")
         packet = self._packet(key, None)
         answers: dict[str, Answer] = {}
         for chosen_head in dict.fromkeys(each for each, _ in asked):
@@ -216,7 +218,7 @@ class Pipeline:
             pixels = coder.draw(packet, lambda features: run_head(head, features)[spec.name], sees=head.sees)
             return {spec.name: Answer(spec, pixels)}
         features, factor = self._shrunk(packet)
-        found = run_head(ready(head), features, self.dtype)
+        found = run_head(head, features, self.dtype)
         height = features.maps["context"].shape[-2] * self.spec.level("context").stride
         return {
             name: answer_of(spec, found[name], packet.size, _stride(found[name], height) * factor)
@@ -353,12 +355,6 @@ def run_head(head: nn.Module, features: Features, dtype: torch.dtype = torch.flo
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
         found: dict[str, Tensor] = head(features)
     return {task: x.float() for task, x in found.items()}
-
-
-@lru_cache(maxsize=4)
-def ready(head: HeadModule) -> nn.Module:
-    """The same head in its fastest form."""
-    return folded(head).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 def working_factor(size: tuple[int, int]) -> int:

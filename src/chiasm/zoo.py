@@ -133,7 +133,17 @@ def spec(space: str) -> FeatureSpec:
 
 @lru_cache(maxsize=4)
 def head(task: str, space: str) -> HeadModule:
-    """The shipped head that answers a task from a space, perhaps with others. Raises ZooError naming the nearest."""
+    """The shipped head that answers a task from a space, perhaps with others, in its fastest form.
+
+    Raises ZooError naming the nearest task.
+    """
+    from chiasm.tasks.dense import folded
+
+    return folded(trainable(task, space))
+
+
+def trainable(task: str, space: str) -> HeadModule:
+    """The same head as it was trained, its norms apart from its convolutions. Raises ZooError."""
     from chiasm.tasks.saved import read_head
 
     known = {task: item for item in ENTRIES.values() for task in item.tasks if item.space == space}
@@ -146,21 +156,22 @@ def beginnings(task: str, space: str) -> list[HeadModule]:
     """Shipped heads that a new one for `task` may begin as, as far as it fits; none where there is none."""
     named = "denoise" if task == "denoise" else "semantics"
     known = [item.tasks for item in ENTRIES.values() if item.space == space]
-    return [head(named, space)] if any(named in tasks for tasks in known) else []
+    return [trainable(named, space)] if any(named in tasks for tasks in known) else []
 
 
 def head_of(file: Path, space: str) -> HeadModule:
-    """The head in a file that `chiasm train head` wrote.
+    """The head in a file that `chiasm train head` wrote, in its fastest form.
 
     Raises ZooError when it cannot be read, is no head, or reads another space.
     """
+    from chiasm.tasks.dense import folded
     from chiasm.tasks.saved import read_head
 
     try:
         data = file.read_bytes()
     except OSError as error:
         raise ZooError(f"{file} cannot be read ({error.strerror}); `chiasm train head` writes such files") from error
-    return read_head(data, spec(space), str(file))
+    return folded(read_head(data, spec(space), str(file)))
 
 
 @lru_cache(maxsize=4)

@@ -119,6 +119,14 @@ def test_tasks_that_make_no_sense_are_refused_before_anything_runs(call, place, 
     assert not (tmp_path / "out").exists()
 
 
+def test_a_task_of_two_heads_is_asked_once(call, place, tmp_path):
+    said = call(
+        "predict", place / "p.lance", "--task", "depth", "--head", place / "dense.safetensors", "--out", tmp_path
+    )
+    assert said.code in (1, 3)
+    assert "'depth' is asked twice" in said.out + said.err
+
+
 def test_a_file_that_is_no_head_is_named(call, place, tmp_path):
     other = tmp_path / "other.safetensors"
     other.write_bytes(b"no head")
@@ -136,16 +144,21 @@ def test_train_head_then_predict_with_it(call, place, tmp_path):
         Image.fromarray(mask).save(masks / f"p{index}.png")
     (tmp_path / "classes.txt").write_text("left\nright\n")
     head = tmp_path / "my_head.safetensors"
-    said = call(
+    command = (
         "train", "head", "--store", place / "p.lance", "--task", "semantics", "--labels", masks, "--classes",
         tmp_path / "classes.txt", "--out", head, "--set", "steps=3", "--set", "batch=2", "--set", "height=64",
         "--set", "width=64", "--set", "warmup=1", "--json",
     )  # fmt: skip
+    said = call(*command)
     assert said.code == 0, said.err
     assert set(said.summary["scores"]) == {"miou"}
     said = call("predict", place / "p.lance", "--head", head, "--out", tmp_path / "out", "--json")
     assert said.summary["written"] == 3
     assert len(list((tmp_path / "out").glob("*.semantics.png"))) == 3
+    Image.fromarray(np.ones((64, 80), np.uint8)).save(masks / "p0.png")  # a head of other labels is another run
+    said = call(*command)
+    assert said.code == 3
+    assert "made with data =" in said.out + said.err
 
 
 def test_the_tasks_of_the_command_are_those_of_the_recipe():

@@ -61,13 +61,13 @@ def test_tasks_and_their_norms_may_be_permuted(layer):
 def test_a_task_is_heard_in_its_own_window_only(layer):
     given = maps()
     changed = [x.clone() for x in given]
-    changed[0][..., :WINDOW, :WINDOW] += 1.0
+    changed[0][:, :3, :WINDOW, :WINDOW] += 1.0  # some channels: the norm forgets what all have in common
     before, after = layer(given), layer(changed)
     for x, y in zip(before[1:], after[1:], strict=True):
         difference = (x - y).abs().amax(dim=(0, 1))
-        assert difference[:WINDOW, :WINDOW].min() > 1e-6
+        assert difference[:WINDOW, :WINDOW].min() > 1e-4
         difference[:WINDOW, :WINDOW] = 0
-        assert difference.max() == 0
+        assert difference.max() < 1e-6
 
 
 def test_what_pads_the_last_window_is_not_heard(layer):

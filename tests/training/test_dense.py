@@ -14,7 +14,7 @@ from chiasm.datasets.kept import Kept
 from chiasm.encoders.space import NS, SpaceEncoder
 from chiasm.errors import ConfigError
 from chiasm.tasks.dense import DenseHead
-from chiasm.training.recipes.dense import SPECS, DenseConfig, DenseRecipe, PixelNetwork, SpaceNetwork
+from chiasm.training.recipes.dense import SPECS, DenseConfig, DenseRecipe, PixelNetwork, SpaceNetwork, specs_of
 
 SIZE = (72, 96)
 FULL = Intrinsics(90.0, 90.0, 47.5, 35.5)
@@ -119,6 +119,13 @@ def test_kept_samples_are_made_once_and_nearly_the_same():
         assert again.targets[task].dtype == x.dtype
         assert torch.equal(again.targets[task], x)
         assert torch.equal(again.valid[task], wanted.valid[task])
+
+
+def test_configs_that_make_no_sense_are_one_sentence(tmp_path):
+    with pytest.raises(ConfigError, match="expected tasks among .*, each once, got depth, dpeth"):
+        specs_of(("depth", "dpeth"))
+    with pytest.raises(ConfigError, match="expected 5 odds"):
+        DenseRecipe.load(DenseConfig(odds=(1.0,)), [tmp_path / "camvid"], space())
 
 
 def test_folders_of_other_names_are_refused(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from chiasm.errors import ConfigError, ImageError
 from chiasm.pipeline import Pipeline
 from chiasm.training.loop import Where, train
 from chiasm.training.recipes.head import HeadConfig, HeadRecipe, class_names, fresh_head, spec_of
-from chiasm.training.stored import Stored, items_of, shrunk
+from chiasm.training.stored import Stored, fingerprint, items_of, shrunk
 
 COUNT, SIZE = 12, (72, 90)
 SEMANTICS = TaskSpec("semantics", 2, "logit", ("dark", "bright"))
@@ -128,6 +129,26 @@ def test_shrinking_labels():
     mean, known = shrunk(torch.ones(1, 6, 6), torch.ones(6, 6).bool(), 4)
     assert torch.equal(mean, torch.ones(1, 2, 2))
     assert known.tolist() == [[True, True], [True, False]]
+
+
+def test_thin_edges_survive_shrinking():
+    line = torch.zeros(1, 64, 64)
+    line[..., 33] = 1.0
+    for factor in (2, 4, 8):
+        small, known = shrunk(line, torch.ones(64, 64).bool(), factor, strongest=True)
+        assert small[0, :, 33 // factor].min() == 1
+        assert small.sum() == 64 // factor
+        assert known.all()
+
+
+def test_one_picture_under_two_names_keeps_two_labels(pipeline, place):
+    items = items_of(pipeline, place / "masks", SEMANTICS)
+    twin = replace(items[0], name="twin", label=1)
+    stored = Stored(pipeline, TaskSpec("classes", 2, "logit", ("a", "b")), [replace(items[0], label=0), twin])
+    assert [int(stored[index][1]) for index in (0, 1)] == [0, 1]
+    assert fingerprint(items, SEMANTICS) == fingerprint(items, SEMANTICS)
+    others = ([*items[:-1], replace(items[-1], label=1)], items[:-1])
+    assert all(fingerprint(each, SEMANTICS) != fingerprint(items, SEMANTICS) for each in others)
 
 
 def test_what_is_wrong_with_labels_is_one_sentence(pipeline, place, tmp_path):

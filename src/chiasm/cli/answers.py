@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -108,7 +109,7 @@ class ContactSheet:
     def add(self, picture: np.ndarray, answers: Sequence[Answer]) -> None:
         """picture: uint8 H x W x 3. Answers that are no maps are left out."""
         if len(self.rows) < SHOWN:
-            maps = [shown(answer) for answer in answers if answer.values.ndim > 1]
+            maps = [shown(_coarse(answer)) for answer in answers if answer.values.ndim > 1]
             self.rows.append([_thumb(x) for x in (picture, *maps)])
 
     @property
@@ -133,10 +134,17 @@ class ContactSheet:
         return file.getvalue()
 
 
+def _coarse(answer: Answer) -> Answer:
+    """Every n-th place: colouring then costs what a thumbnail costs, not what the picture does."""
+    step = max(1, min(answer.values.shape[:2]) // (2 * THUMB))
+    return replace(answer, values=answer.values[::step, ::step])
+
+
 def _thumb(pixels: np.ndarray) -> Image.Image:
     from PIL import Image
 
     image = Image.fromarray(pixels).convert("RGB")
-    return image.resize((max(1, round(image.width * THUMB / image.height)), THUMB), Image.Resampling.BOX)
+    width = min(4 * THUMB, max(1, round(image.width * THUMB / image.height)))
+    return image.resize((width, THUMB), Image.Resampling.BOX)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -213,10 +213,10 @@ def train_dense(
     from chiasm.encoders.space import NS
     from chiasm.tasks.dense import DenseHead
     from chiasm.training.export import write_trained_head
-    from chiasm.training.recipes.dense import SPECS, DenseConfig, DenseRecipe, SpaceNetwork
+    from chiasm.training.recipes.dense import DenseConfig, DenseRecipe, SpaceNetwork, specs_of
 
     resolved = _resolved(terminal, DenseConfig, config, overrides)
-    head = DenseHead(NS, tuple(SPECS[task] for task in resolved.tasks))
+    head = DenseHead(NS, specs_of(resolved.tasks))
     network = SpaceNetwork(zoo.encoder(MODEL), zoo.codec(NS.space), head)
     _run(terminal, DenseRecipe.load(resolved, data, network), out, device, devices)
     if _speaks():
@@ -260,12 +260,13 @@ def train_head(
     from chiasm.pipeline import Pipeline
     from chiasm.tasks.saved import write_head
     from chiasm.training.recipes.head import HeadConfig, HeadRecipe, class_names, fresh_head, spec_of
-    from chiasm.training.stored import Stored, items_of
+    from chiasm.training.stored import Stored, fingerprint, items_of
 
     resolved = _resolved(terminal, HeadConfig, config, overrides)
     spec = spec_of(task, class_names(classes, labels, task))
     with Pipeline.load(MODEL, store=store) as pipeline:
         items = items_of(pipeline, labels, spec)
+        resolved = replace(resolved, data=fingerprint(items, spec))
         stored = Stored(pipeline, spec, items, whole=task == "denoise", limit=int(resolved.memory * 2**30))
         head = fresh_head(pipeline.spec, spec, zoo.beginnings(task, pipeline.spec.space))
         recipe = HeadRecipe.load(resolved, stored, head)

@@ -11,7 +11,7 @@ from torch import Tensor
 from chiasm.contracts import TaskSpec
 from chiasm.errors import ShapeError
 
-STRIP = 128  # rows that are raised at a time: fifty classes of a whole large picture would not fit
+STRIP = 128  # thousands of places that are raised at a time: fifty classes of a large picture would not fit
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,14 @@ def answer_of(task: TaskSpec, found: Tensor, size: tuple[int, int], stride: int)
         raise ShapeError(
             f"{task.name}: {tuple(found.shape)} at stride {stride} does not cover {height} x {width} pixels"
         )
-    strips = [
-        _strip(task, found.float(), (top, min(height, top + STRIP)), width, stride) for top in range(0, height, STRIP)
-    ]
+    whole = between(found.float(), -1, 0, width, stride)  # columns once, on the coarse rows
+    rows = max(1, (STRIP << 10) // width)
+    strips = [_strip(task, whole, (top, min(height, top + rows)), stride) for top in range(0, height, rows)]
     return Answer(task, np.concatenate(strips))
 
 
-def _strip(task: TaskSpec, found: Tensor, rows: tuple[int, int], width: int, stride: int) -> np.ndarray:
-    x = between(between(found, -2, *rows, stride), -1, 0, width, stride)[0]  # C n W
+def _strip(task: TaskSpec, whole: Tensor, rows: tuple[int, int], stride: int) -> np.ndarray:
+    x = between(whole, -2, *rows, stride)[0]  # C n W
     if task.name == "semantics":
         ids: np.ndarray = x.argmax(0).numpy().astype(np.uint8 if task.channels <= 256 else np.uint16)
         return ids

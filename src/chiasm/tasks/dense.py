@@ -9,7 +9,7 @@
        └──► edges only, H/2                  └─► semantics, depth, normals at H/4; edges at H/2
 
 The space holds what the picture looks like within some 24 pixels; what things are takes far more around them, so the
-trunk goes down to H/32. Depth is in metres for a camera of the focal length in `datasets.augment`; it is predicted as
+trunk goes down to H/32. Depth is in metres for a camera of `camera.geometry.CANONICAL_FOCAL` pixels; it is predicted as
 a logarithm. Normals have length one. The sizes were chosen so that head and encoder stay below 5 GMACs at 320 x 240.
 """
 
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +33,7 @@ from chiasm.tasks.exchange import WindowExchange
 SCALE = 0.1  # features are about ten times as large as what convolutions want
 WIDTHS = (48, 96, 160, 192)
 DEPTHS = (1, 2, 3, 2)
+M = TypeVar("M", bound=nn.Module)
 OWN = 32  # channels of a task's own map
 GRID = 32  # cells of the coarsest map, in pixels
 NEAR, FAR = 0.05, 500.0  # metres that depth is kept between
@@ -45,12 +47,11 @@ def convolution(inputs: int, outputs: int, edge: int = 3, stride: int = 1) -> nn
     return nn.Sequential(layer, nn.BatchNorm2d(outputs), nn.ReLU())
 
 
-def folded(module: nn.Module) -> nn.Module:
+def folded(module: M) -> M:
     """A copy for inference whose BatchNorms have become part of the convolutions before them."""
     copied = copy.deepcopy(module).eval()
     for part in list(copied.modules()):
-        if isinstance(part, Block):
-            assert isinstance(part.norm, nn.BatchNorm2d)
+        if isinstance(part, Block) and isinstance(part.norm, nn.BatchNorm2d):
             part.second, part.norm = fuse_conv_bn_eval(part.second, part.norm), nn.Identity()
         elif isinstance(part, nn.Sequential) and len(part) > 1 and isinstance(part[1], nn.BatchNorm2d):
             assert isinstance(part[0], nn.Conv2d)

@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from chiasm.contracts import FeatureSpec, TaskSpec
+from chiasm.contracts import FeatureSpec, TaskSpec, Unit
 from chiasm.errors import ZooError
 from chiasm.tasks.denoise import DenoiseHead
 from chiasm.tasks.dense import ClassifyHead, DenseHead
@@ -57,7 +57,7 @@ def about_head(data: bytes, where: str) -> dict[str, Any]:
         version, kind, _, _ = about["version"], about["kind"], about["space"], about["tasks"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ZooError(f"{where} is no head (its header has no {KEY!r}); `chiasm train head` writes them") from error
-    if version != VERSION or kind not in _MAKE:
+    if version != VERSION or not isinstance(kind, str) or kind not in _MAKE:
         raise ZooError(
             f"{where} holds a head of kind {kind!r}, version {version!r}; this chiasm reads version {VERSION}"
         )
@@ -76,10 +76,23 @@ def read_head(data: bytes, spec: FeatureSpec, where: str) -> HeadModule:
         )
     try:
         tasks = tuple(TaskSpec(**{**task, "classes": tuple(task["classes"])}) for task in about["tasks"])
+        held = load(data)
+        _check(tasks, about, max(max(x.shape, default=1) for x in held.values()))
         with torch.random.fork_rng(devices=[]):
             head = _MAKE[about["kind"]](spec, about, tasks)
-        head.load_state_dict({name: x.float() if x.is_floating_point() else x for name, x in load(data).items()})
-    except (SafetensorError, RuntimeError, TypeError, LookupError, ValueError) as error:
+        head.load_state_dict({name: x.float() if x.is_floating_point() else x for name, x in held.items()})
+    except (SafetensorError, RuntimeError, TypeError, LookupError, ValueError, OverflowError) as error:
         told = (str(error).splitlines() or [type(error).__name__])[-1].strip()
         raise ZooError(f"{where} does not hold the head that it describes ({told}); fetch it again") from error
     return head.eval().requires_grad_(False)
+
+
+def _check(tasks: tuple[TaskSpec, ...], about: Mapping[str, Any], most: int) -> None:
+    """Raise ValueError for what no head of ours says of itself. most: the longest side of its weights."""
+    for task in tasks:
+        if task.unit not in get_args(Unit) or not task.name.isidentifier():
+            raise ValueError(f"task {task.name!r} in {task.unit!r} is none that a head answers")
+        if not 0 < task.channels <= most or (task.classes and len(task.classes) != task.channels):
+            raise ValueError(f"task {task.name!r} has {task.channels} channels and {len(task.classes)} classes")
+    if not 0 < int(about.get("width", 1)) <= most:
+        raise ValueError(f"its width is not {about['width']}")

@@ -50,7 +50,7 @@ class Coding:
         found = []
         kept = self._kept(context, finer) if torch.is_grad_enabled() else (context, finer)
         for x, inside, y in zip((context, finer), kept, back, strict=True):
-            found.append(torch.where(through, inside + (y.to(x) - inside).detach(), x))
+            found.append(torch.where(through, y.to(x) + (inside - inside.detach()), x))
         return found[0], found[1]
 
     def maps(self, features: Features, quality: Tensor) -> Features:

@@ -136,6 +136,7 @@ def _advance(run: _Run, recipe: Recipe[nn.Module], fabric: Fabric) -> dict[str, 
         rate = learning_rate(step, peak=config.rate, warmup=config.warmup, steps=config.steps)
         group["lr"] = group["pace"] * rate
     draws = generator(config.seed, step, fabric.global_rank)
+    torch.manual_seed(draws.initial_seed())  # for what draws from there, such as dropout; `draws` itself is not used up
     terms = recipe.step(run.wrapped, draws, step, fabric.device)
     run.optimizer.zero_grad(set_to_none=True)
     fabric.backward(terms["loss"])

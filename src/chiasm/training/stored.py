@@ -8,6 +8,7 @@ labels ─► target and valid mask ───┘
 from __future__ import annotations
 
 import csv
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -24,7 +25,6 @@ from chiasm.errors import ConfigError, nearest
 from chiasm.features.layout import Window, cut, pad, padded
 from chiasm.pipeline import Pipeline
 
-UNIT = 32  # pixels: windows are whole cells of the coarsest map that heads make
 SHOWN = 3  # names in a message
 
 
@@ -63,12 +63,12 @@ class Stored:
         label that does not fit.
         """
         item = self.items[index]
-        if item.key not in self.held:
+        if item.name not in self.held:  # one picture may be stored under two names, with two labels
             found = self._read(item)
             if sum(_bytes(features) for features, _, _ in self.held.values()) + _bytes(found[0]) > self.limit:
                 return found
-            self.held[item.key] = found
-        return self.held[item.key]
+            self.held[item.name] = found
+        return self.held[item.name]
 
     def _read(self, item: Item) -> tuple[Features, Tensor, Tensor]:
         features, factor = (self.pipeline.features(item.key), 1) if self.whole else self.pipeline.working(item.key)
@@ -76,7 +76,7 @@ class Stored:
         if isinstance(item.label, int):
             return features, torch.tensor([item.label]), torch.tensor([True])
         target, valid = read_label(item.label, self.task, item.size)
-        target, valid = shrunk(target, valid, factor)
+        target, valid = shrunk(target, valid, factor, kind_of(self.task) == "edges")
         height, width = (4 * n for n in features.maps["context"].shape[-2:])
         grown = F.pad(valid[None, None], (0, width - valid.shape[-1], 0, height - valid.shape[-2]))
         return features, pad(target[None], (height, width)), grown
@@ -121,8 +121,11 @@ def batch_of(parts: Sequence[tuple[Features, Tensor, Tensor]], task: TaskSpec) -
     return Features(maps), batch
 
 
-def shrunk(target: Tensor, valid: Tensor, factor: int) -> tuple[Tensor, Tensor]:
-    """Target C H W and mask H W at ceil(H / factor) and so on: ids from cells' middles, other values as means."""
+def shrunk(target: Tensor, valid: Tensor, factor: int, strongest: bool = False) -> tuple[Tensor, Tensor]:
+    """Target C H W and mask H W at ceil(H / factor) and so on: ids from cells' middles, other values as means.
+
+    strongest: the largest of a cell instead, so that thin lines survive.
+    """
     if factor == 1:
         return target, valid
     size = padded((valid.shape[-2], valid.shape[-1]), factor)
@@ -131,6 +134,8 @@ def shrunk(target: Tensor, valid: Tensor, factor: int) -> tuple[Tensor, Tensor]:
         middle = slice(factor // 2, None, factor)
         return grown[:, middle, middle], known[middle, middle]
     share = F.avg_pool2d(known[None].float(), factor)
+    if strongest:
+        return F.max_pool2d(grown * known, factor), share[0] >= 0.5
     mean = F.avg_pool2d(grown * known, factor) / share.clamp_min(1e-6)
     return mean, share[0] >= 0.5
 
@@ -149,9 +154,10 @@ def items_of(pipeline: Pipeline, labels: Path, task: TaskSpec) -> list[Item]:
     ends: dict[str, list[tuple[str, tuple[int, int]]]] = {}
     for record in pipeline.store.scan(()):
         for uri in record.uris:
-            parts = PurePosixPath(uri).with_suffix("").parts
-            for start in range(len(parts)):
-                ends.setdefault("/".join(parts[start:]), []).append((record.key, record.packet.size))
+            # with its suffix too: a.jpg.png labels a.jpg where there is an a.raw beside it
+            for path in (PurePosixPath(uri), PurePosixPath(uri).with_suffix("")):
+                for start in range(len(path.parts)):
+                    ends.setdefault("/".join(path.parts[start:]), []).append((record.key, record.packet.size))
     extra = [name for name in wanted if name not in ends]
     if extra:
         raise ConfigError(
@@ -163,11 +169,20 @@ def items_of(pipeline: Pipeline, labels: Path, task: TaskSpec) -> list[Item]:
         keys = dict.fromkeys(ends[name])
         if len(keys) > 1:
             raise ConfigError(
-                f"{labels}: {len(keys)} stored pictures are called {name!r}; put the label in their folder"
+                f"{labels}: {len(keys)} stored pictures are called {name!r}; add their folder or suffix"
             )
         ((key, size),) = keys
         found.append(Item(key, name, label, size))
     return found
+
+
+def fingerprint(items: Sequence[Item], task: TaskSpec) -> str:
+    """A digest of what a head would learn from: pictures, labels and task. Reads the label files."""
+    told = hashlib.sha256(repr((task, len(items))).encode())
+    for item in items:
+        label = item.label.read_bytes() if isinstance(item.label, Path) else str(item.label).encode()
+        told.update(repr((item.key, item.name, hashlib.sha256(label).hexdigest())).encode())
+    return told.hexdigest()[:16]
 
 
 def _list(names: Sequence[str]) -> str:
@@ -178,7 +193,9 @@ def _table(file: Path, task: TaskSpec) -> dict[str, int]:
     """Lines `picture,class` as names without suffix and ids; a heading is skipped."""
     found: dict[str, int] = {}
     for number, picture, word in rows(file):
-        name = PurePosixPath(picture).with_suffix("").as_posix()
+        name = PurePosixPath(picture).as_posix()
+        if not PurePosixPath(picture).name:
+            raise ConfigError(f"{file}, line {number}: expected `picture,class`, got no picture")
         if word not in task.classes:
             raise ConfigError(f"{file}, line {number}: there is no class {word!r}; {nearest(word, task.classes)}")
         if name in found:

@@ -79,6 +79,13 @@ class DenseConfig:
     save_every: Count = 250
 
 
+def specs_of(tasks: Sequence[str]) -> tuple[TaskSpec, ...]:
+    """What the recipe learns for each of these names. Raises ConfigError for another, none, or one named twice."""
+    if not tasks or len(set(tasks)) < len(tasks) or not set(tasks) <= set(SPECS):
+        raise ConfigError(f"expected tasks among {', '.join(SPECS)}, each once, got {', '.join(tasks) or 'none'}")
+    return tuple(SPECS[task] for task in tasks)
+
+
 class SpaceNetwork(nn.Module):
     """A frozen encoder, its codec, and the head that learns."""
 
@@ -152,6 +159,11 @@ class DenseRecipe:
         Raises ConfigError when a folder is of another name, no folder is given, or no set has a task of the config.
         """
         known = {"nyuv2": _nyuv2, "camvid": _camvid, "bsds500": _bsds500}
+        if len(config.odds) != len(known) + 2 or config.height % 4 or config.width % 4:
+            raise ConfigError(
+                f"expected {len(known) + 2} odds and views of multiples of 4 pixels, got odds {list(config.odds)} and "
+                f"views of {config.height} x {config.width}"
+            )
         unknown = [folder for folder in folders if folder.name not in known]
         if unknown or not folders:
             raise ConfigError(
@@ -166,11 +178,13 @@ class DenseRecipe:
             generated = Kept(Scenes(kind, config.scenes, 1))  # type: ignore[arg-type]
             sets.append((Joined(generated, ("depth", "normals", "semantics")), odds))
         used = [(held, odds) for held, odds in sets if odds > 0 and set(held.tasks) & set(config.tasks)]
+        if not used:
+            raise ConfigError(f"no set of {', '.join(held_out)} has targets of {', '.join(config.tasks)}; add another")
         return DenseRecipe(config, Mixture(*map(tuple, zip(*used, strict=True))), held_out, network)
 
     @cached_property
     def specs(self) -> tuple[TaskSpec, ...]:
-        return tuple(SPECS[task] for task in self.config.tasks)
+        return specs_of(self.config.tasks)
 
     @cached_property
     def rarity(self) -> Tensor:

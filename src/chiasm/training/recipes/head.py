@@ -38,7 +38,8 @@ class HeadConfig:
     """Every knob of the recipe `head`.
 
     height, width: of random windows, pixels, multiples of 4. trunk: how fast what the head begins with moves, relative
-    to what is new. rare: how much rarer classes count more. memory: GiB of features that are held.
+    to what is new. rare: how much rarer classes count more. memory: GiB of features that are held. data: which task,
+    pictures and labels; `train head` fills it in, so that a run is not resumed with others.
     """
 
     steps: Count = 600
@@ -52,6 +53,7 @@ class HeadConfig:
     trunk: Amount = 0.3
     rare: Amount = 0.3
     memory: Positive = 4.0
+    data: str = ""
     validate_every: Count = 300
     save_every: Count = 200
 
@@ -104,9 +106,10 @@ def fresh_head(spec: FeatureSpec, task: TaskSpec, begin: Sequence[nn.Module] = (
         given = {name: x for name, x in module.state_dict().items() if name in own and own[name].shape == x.shape}
         own |= given
     made.load_state_dict(own)
+    made.requires_grad_(True)
     if isinstance(made, DenoiseHead):
-        made.body.alignment.requires_grad_(False)
-    return made.requires_grad_(True) if not isinstance(made, DenoiseHead) else made
+        made.body.alignment.requires_grad_(False)  # it is the space's
+    return made
 
 
 class MapHead(nn.Module):
@@ -201,7 +204,8 @@ def _error(task: TaskSpec, answer: Tensor, target: Tensor, valid: Tensor) -> flo
         cosine = F.cosine_similarity(answer, target, dim=1)[:, None][valid]
         return float(cosine.clamp(-1, 1).acos().rad2deg().mean())
     if task.unit == "srgb":
-        return float(-10 * (answer.clamp(0, 1) - target).square().mean().clamp_min(1e-10).log10())
+        square = (answer.clamp(0, 1) - target).square().mean(dim=1, keepdim=True)[valid]
+        return float(-10 * square.mean().clamp_min(1e-10).log10())
     if task.unit == "logit":
         edge = target >= 0.3
         return float(F.binary_cross_entropy_with_logits(answer[valid], edge[valid].float()))
