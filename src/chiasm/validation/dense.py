@@ -6,7 +6,7 @@
 |------------|----------------------------------------|------------------------------------------------------------|
 | nyuv2      | 327 of the 654 test pictures, 320x240, | 39 classes, depth clipped to 0.001-10 m, normals, edges    |
 |            | 4 pixels at the border left out        | between classes (partners within 0.011 of the diagonal)    |
-| camvid     | 101 test pictures                      | 11 classes                                                 |
+| camvid     | 62 test pictures                       | 11 classes                                                 |
 | bsds500    | 100 val pictures                       | edges of each annotator (within 0.0075 of the diagonal)    |
 | middlebury | both views of Cones and Teddy          | depth up to scale and shift, against disparity             |
 
