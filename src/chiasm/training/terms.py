@@ -22,7 +22,7 @@ from chiasm.contracts import TaskSpec
 from chiasm.datasets.batches import Batch
 
 DRAWN = 0.3  # share of annotators from which on an edge is one; below it, and above 0, nobody can tell
-SCALE_FREE = 0.5  # of the scale-invariant error: 1 would forgive a wrong scale altogether
+SCALE_FREE = 0.85  # of the scale-invariant error: 1 would forgive a wrong scale altogether
 SLOPE = 0.5
 SMOOTHED = 0.05  # of the target of a class that is spread over all
 LEAST = 16  # pixels that a term needs

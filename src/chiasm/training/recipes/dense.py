@@ -60,10 +60,10 @@ class DenseConfig:
     tasks: tuple[str, ...] = ("semantics", "depth", "normals", "edges")
     steps: Count = 20_000
     batch: Annotated[int, Range(low=2)] = 8
-    height: Annotated[int, Range(low=64)] = 160
-    width: Annotated[int, Range(low=64)] = 208
-    zoom: tuple[float, float] = (0.6, 1.2)
-    colours: Amount = 0.5
+    height: Annotated[int, Range(low=64)] = 224
+    width: Annotated[int, Range(low=64)] = 288
+    zoom: tuple[float, float] = (0.6, 1.7)
+    colours: Amount = 1.0
     rate: Positive = 1.5e-3
     warmup: Annotated[int, Range(low=0)] = 200
     decay: Share = 0.998
