@@ -11,11 +11,9 @@ float32 and in bfloat16; ratios within one run. ROOT holds kodak/ and, for real 
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from statistics import median
 
 import torch
 from safetensors import safe_open
@@ -54,17 +52,6 @@ def quality(pipeline: Pipeline, head: nn.Module, rival: nn.Module, data: Path) -
         return dict(evaluate_denoise(ways, read_folder(data / "kodak"), real).psnr)
 
 
-def milliseconds(calls: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median time of each call, taken in turns; the first three of each do not count."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(repeats + 3):
-        for name, call in calls.items():
-            started = time.perf_counter()
-            call()
-            times[name].append(1e3 * (time.perf_counter() - started))
-    return {name: round(median(each[3:]), 2) for name, each in times.items()}
-
-
 def speed(head: nn.Module, rival: nn.Module, repeats: int) -> dict[str, dict[str, float]]:
     """Format -> what -> milliseconds, and the two ratios."""
     networks = [module.to(memory_format=torch.channels_last) for module in (zoo.encoder("ns-rgb"), head, rival)]
@@ -80,7 +67,7 @@ def speed(head: nn.Module, rival: nn.Module, repeats: int) -> dict[str, dict[str
                     "head": partial(networks[1], features),
                     "DnCNN-17": partial(networks[2], pixels),
                 }
-                row = milliseconds(calls, repeats)
+                row = workbench.milliseconds(calls, repeats)
             row["DnCNN over head"] = round(row["DnCNN-17"] / row["head"], 2)
             row["DnCNN over encoder and head"] = round(row["DnCNN-17"] / (row["encoder"] + row["head"]), 2)
             found[name] = row

@@ -13,11 +13,8 @@ from __future__ import annotations
 
 import json
 import resource
-import time
-from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from statistics import median
 
 import torch
 
@@ -31,17 +28,6 @@ from chiasm.training.loop import Where, train
 from chiasm.training.recipes.dense import SPECS, DenseConfig, DenseRecipe, PixelNetwork
 
 SIZE = (240, 320)
-
-
-def milliseconds(calls: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median time of each call, taken in turns; the first three of each do not count."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(repeats + 3):
-        for name, call in calls.items():
-            started = time.perf_counter()
-            call()
-            times[name].append(1e3 * (time.perf_counter() - started))
-    return {name: round(median(each[3:]), 2) for name, each in times.items()}
 
 
 def channels_last(features: Features) -> Features:
@@ -69,7 +55,7 @@ def speed(repeats: int) -> dict[str, dict[str, float]]:
                     "four tasks from features": partial(head, features),
                     **{f"pixels to {task}": partial(rival, pixels, nothing) for task, rival in rivals.items()},
                 }
-                row = milliseconds(calls, repeats)
+                row = workbench.milliseconds(calls, repeats)
             four = sum(row[f"pixels to {task}"] for task in rivals)
             both = row["encoder"] + row["four tasks from features"]
             row["four pixel networks over four tasks from features"] = round(four / row["four tasks from features"], 2)
@@ -87,7 +73,7 @@ def exchange(repeats: int) -> dict[str, float]:
         maps = [torch.randn(1, 32, 28, 35 * times) for _ in SPECS]
         calls[f"{times} x {28 * 35} places"] = partial(layer, maps)
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        return milliseconds(calls, repeats)
+        return workbench.milliseconds(calls, repeats)
 
 
 def main() -> None:

@@ -11,10 +11,12 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from statistics import median
 
 from PIL import features
 
@@ -87,3 +89,14 @@ def write(results: Mapping[str, object], path: Path | None) -> None:
     """Put the numbers where `--json` says, if it does."""
     if path:
         path.write_text(json.dumps(results, indent=1) + "\n")
+
+
+def milliseconds(calls: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Median time of each call, taken in turns; the first three of each do not count."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(repeats + 3):
+        for name, call in calls.items():
+            started = time.perf_counter()
+            call()
+            times[name].append(1e3 * (time.perf_counter() - started))
+    return {name: round(median(each[3:]), 2) for name, each in times.items()}

@@ -18,6 +18,7 @@ from scipy import ndimage  # type: ignore[import-untyped]
 from torch import Tensor
 
 from chiasm.contracts import Frame, Intrinsics, Sample, TaskSpec
+from chiasm.datasets import camvid, nyuv2
 from chiasm.datasets.primitives import Bools, Hits, Scene
 from chiasm.datasets.rooms import room
 from chiasm.datasets.shading import cast, developed, traced
@@ -25,15 +26,7 @@ from chiasm.datasets.streets import street
 from chiasm.datasets.textures import Floats, Look
 from chiasm.errors import ConfigError, nearest
 
-ROOM_CLASSES = (
-    "wall", "floor", "cabinet", "bed", "chair", "sofa", "table", "door", "window", "bookshelf", "picture", "counter",
-    "blinds", "desk", "shelves", "curtain", "dresser", "pillow", "mirror", "floor mat", "clothes", "ceiling", "books",
-    "refridgerator", "television", "paper", "towel", "shower curtain", "box", "whiteboard", "person", "night stand",
-    "toilet", "sink", "lamp", "bathtub", "bag", "otherstructure", "otherfurniture",
-)  # fmt: skip
-STREET_CLASSES = (
-    "Sky", "Building", "Pole", "Road", "Pavement", "Tree", "SignSymbol", "Fence", "Car", "Pedestrian", "Bicyclist",
-)  # fmt: skip
+ROOM_CLASSES, STREET_CLASSES = nyuv2.CLASSES, camvid.CLASSES
 CLASSES = ROOM_CLASSES + STREET_CLASSES
 
 _BUILD = {"room": room, "street": street}

@@ -19,26 +19,12 @@ from PIL import Image
 from torch import Tensor
 
 from chiasm.contracts import Features
+from chiasm.datasets.camvid import CLASSES, VOID
 from chiasm.errors import ImageError, ShapeError
 from chiasm.validation.distances import stride_of
 from chiasm.validation.metrics import class_iou, confusion, mean_iou
 from chiasm.validation.pictures import Picture, read_picture
 
-# labels 0 to 10, in their order
-CLASSES = (
-    "Sky",
-    "Building",
-    "Pole",
-    "Road",
-    "Pavement",
-    "Tree",
-    "SignSymbol",
-    "Fence",
-    "Car",
-    "Pedestrian",
-    "Bicyclist",
-)
-VOID = 11
 CELL = 4  # pixels: edge of the block that gets one vector of inputs
 
 Embed = Callable[[Tensor], Tensor]  # float B 3 H W in [0, 1] to B inputs H/4 W/4
