@@ -1,11 +1,13 @@
-"""The head `dense` against pixel networks of equal size: training them by the same recipe, and speed.
+"""The head `dense` against pixel networks of equal size: training them by the same recipes, scores, and speed.
 
-    python benchmarks/dense.py --train nyuv2 [FOLDER ...] --task depth --run runs/pixel-depth [--set steps=6000]
+    python benchmarks/dense.py --teach PHOTOS ... --run runs/pixel-trunk --set teacher=mobilenet.tflite
+    python benchmarks/dense.py --train nyuv2 ... --run runs/pixels --set beginning=runs/pixel-trunk/trunk.safetensors
+    python benchmarks/dense.py --score nyuv2|camvid|room|... --data DATA --runs runs/pixels runs/dense [--json OUT]
     python benchmarks/dense.py [--json OUT]                                                       speed
 
-A pixel network is the same head behind a stem of convolutions of the encoder's size, trained from the first layer on
-by the same recipe, on the same views, for the same steps. Speed: 320 x 240, medians, each side channels-last with
-BatchNorm folded, in float32 and bfloat16; ratios within one run. The exchange between tasks is timed on 1, 2 and 4
+A pixel network is the same head behind a stem of convolutions of the encoder's size, which learns with it from the
+first layer on: the same lessons, the same views, the same steps. Speed: 320 x 240, medians, each side channels-last
+with BatchNorm folded, in float32 and bfloat16; ratios within one run. The exchange between tasks is timed on 1, 2 and 4
 times the pixels.
 """
 
@@ -13,19 +15,33 @@ from __future__ import annotations
 
 import json
 import resource
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 import workbench
 from chiasm import config as configs
 from chiasm import zoo
 from chiasm.contracts import Features
+from chiasm.datasets import joined
+from chiasm.datasets.augment import canonical
+from chiasm.datasets.scenes import Scenes
 from chiasm.encoders.space import NS
-from chiasm.tasks.dense import DenseHead, folded
+from chiasm.features.layout import crop, pad, padded
+from chiasm.pipeline import Pipeline
+from chiasm.tasks.dense import DenseHead
+from chiasm.tasks.trunk import folded
 from chiasm.training.loop import Where, train
 from chiasm.training.recipes.dense import SPECS, DenseConfig, DenseRecipe, PixelNetwork
+from chiasm.training.recipes.trunk import TrunkConfig, TrunkRecipe
+from chiasm.validation import dense
+from chiasm.validation.semantics import raised
 
 SIZE = (240, 320)
 
@@ -76,25 +92,87 @@ def exchange(repeats: int) -> dict[str, float]:
         return workbench.milliseconds(calls, repeats)
 
 
+def teach(folders: list[Path], run: Path, overrides: list[str]) -> None:
+    """The recipe `trunk` for a pixel network; leaves trunk.safetensors in `run`."""
+    recipe = TrunkRecipe.load(configs.load(TrunkConfig, None, overrides), folders, pixel_network(tuple(SPECS)))
+    lessons = train(recipe, run, Where(), lambda line: print(line, flush=True))
+    save_file(lessons.learnt(), run / "trunk.safetensors")
+
+
+def learn(folders: list[Path], run: Path, overrides: list[str]) -> None:
+    """The recipe `dense` for a pixel network; leaves pixels.safetensors in `run`."""
+    config = configs.load(DenseConfig, None, overrides)
+    recipe = DenseRecipe.load(config, folders, pixel_network(config.tasks))
+    network = train(recipe, run, Where(), lambda line: print(line, flush=True)).network
+    held = {name: value.contiguous() for name, value in network.state_dict().items()}
+    save_file(held, run / "pixels.safetensors", {"tasks": ",".join(config.tasks)})
+
+
+def pixel_network(tasks: tuple[str, ...]) -> PixelNetwork:
+    return PixelNetwork(DenseHead(NS, tuple(SPECS[task] for task in tasks)))
+
+
+def score(name: str, data: Path, runs: list[Path], limit: int | None) -> dict[str, object]:
+    """A protocol's scores of runs, pixel networks or heads on the space, and of what can be said without looking."""
+    opened = generated(name, limit or 60) if name in ("room", "street") else dense.opened(name, data, limit)
+    with Pipeline.load("ns-rgb") as pipeline:
+        ways = {run.name: way(run, pipeline, opened.protocol) for run in runs}
+        report = dense.evaluate_dense(opened, ways)
+    return {"protocol": name, "pictures": report.pictures, "scores": report.scores}
+
+
+def generated(kind: Literal["room", "street"], count: int) -> dense.Opened:
+    """Scenes that no run was trained on (another seed), depth as for the canonical camera; joint classes."""
+    protocol = dense.Protocol(kind, ("semantics", "depth", "normals"), joined.SEMANTICS.classes)
+    return dense.Opened(protocol, [canonical(sample) for sample in Scenes(kind, count, 7)])
+
+
+def way(run: Path, pipeline: Pipeline, protocol: dense.Protocol) -> dense.Predict:
+    file = run / "pixels.safetensors"
+    if not file.exists():
+        head = zoo.head_of(run / "dense.safetensors", pipeline.spec.space)
+        return dense.predictor(pipeline, dense.selected(head, protocol))
+    with safe_open(file, "pt") as held:
+        network = pixel_network(tuple(held.metadata()["tasks"].split(",")))
+    network.load_state_dict(load_file(file))
+    fast = folded(network)
+    heads = dense.selected(fast.head, protocol)
+
+    def predict(pixels: Tensor) -> Mapping[str, Tensor]:
+        size = (pixels.shape[-2], pixels.shape[-1])
+        whole = padded(size, 4)
+        maps = heads(fast.features(pad(pixels, whole), torch.zeros(1)))
+        return {task: crop(raised(x, whole), size) for task, x in maps.items()}
+
+    return predict
+
+
 def main() -> None:
     parser = workbench.parser(__doc__, folder=False)
+    parser.add_argument("--teach", nargs="+", type=Path, help="folders of photographs")
     parser.add_argument("--train", nargs="+", type=Path, help="folders called nyuv2, camvid or bsds500")
-    parser.add_argument("--task", choices=tuple(SPECS), default="depth")
     parser.add_argument("--run", type=Path, default=Path("runs/pixels"))
     parser.add_argument("--set", nargs="*", default=[], help="differences of the recipe's config, key=value")
+    parser.add_argument("--score", help="a protocol of `chiasm evaluate dense`, or room or street: generated")
+    parser.add_argument("--data", type=Path, help="holds a folder called as the protocol")
+    parser.add_argument("--runs", nargs="+", type=Path, help="folders of runs to score")
+    parser.add_argument("--limit", type=int)
     parser.add_argument("--repeats", type=int, default=30)
     options = parser.parse_args()
+    if options.teach:
+        return teach(options.teach, options.run, options.set)
     if options.train:
-        config = configs.load(DenseConfig, None, [f'tasks=["{options.task}"]', *options.set])
-        network = PixelNetwork(DenseHead(NS, (SPECS[options.task],)))
-        recipe = DenseRecipe.load(config, options.train, network)
-        train(recipe, options.run, Where(), lambda line: print(line, flush=True))
-        return
-    found: dict[str, object] = {"machine": workbench.machine(), "speed, ms": speed(options.repeats)}
-    found["exchange, ms"] = exchange(options.repeats)
-    found["peak memory, MiB"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        return learn(options.train, options.run, options.set)
+    found: dict[str, object] = {"machine": workbench.machine()}
+    if options.score:
+        found |= score(options.score, options.data, options.runs, options.limit)
+    else:
+        found["speed, ms"] = speed(options.repeats)
+        found["exchange, ms"] = exchange(options.repeats)
+        found["peak memory, MiB"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     print(json.dumps(found, indent=1))
     workbench.write(found, options.json)
+    return None
 
 
 if __name__ == "__main__":

@@ -137,7 +137,7 @@ def head(task: str, space: str) -> HeadModule:
 
     Raises ZooError naming the nearest task.
     """
-    from chiasm.tasks.dense import folded
+    from chiasm.tasks.trunk import folded
 
     return folded(trainable(task, space))
 
@@ -164,8 +164,8 @@ def head_of(file: Path, space: str) -> HeadModule:
 
     Raises ZooError when it cannot be read, is no head, or reads another space.
     """
-    from chiasm.tasks.dense import folded
     from chiasm.tasks.saved import read_head
+    from chiasm.tasks.trunk import folded
 
     try:
         data = file.read_bytes()

@@ -51,6 +51,7 @@ def test_the_verbs_are_those_that_are_promised():
         "train space",
         "train raw",
         "train denoise",
+        "train trunk",
         "train dense",
         "train head",
         "evaluate space",
@@ -63,7 +64,7 @@ def test_the_verbs_are_those_that_are_promised():
 
 def test_no_help_imports_anything_heavy():
     paths = [path for path, _ in commands(main)]
-    assert len(paths) == 21
+    assert len(paths) == 22
     done = subprocess.run(
         [sys.executable, "-c", PROBE], input="\n".join(["", *paths]), capture_output=True, text=True, check=True
     )

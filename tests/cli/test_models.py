@@ -79,6 +79,13 @@ def test_a_wrong_setting_is_3_and_trains_nothing(call, pictures, tmp_path, setti
     assert not (tmp_path / "run").exists()
 
 
+def test_a_trunk_without_a_teacher_is_3_and_trains_nothing(call, pictures, tmp_path):
+    said = call("train", "trunk", "--data", pictures, "--out", tmp_path / "run")
+    assert said.code == 3
+    assert "--set teacher=FILE" in said.err
+    assert not (tmp_path / "run").exists()
+
+
 def test_evaluate_codec_writes_a_report(call, pictures, tmp_path):
     said = call("evaluate", "codec", "--data", pictures, "--out", tmp_path / "report", "--limit", 1, "--json")
     assert (said.code, said.summary["pictures"]) == (0, 1)

@@ -25,6 +25,7 @@ class ToyConfig:
     rate: float = 0.05
     warmup: int = 2
     decay: float = 0.9
+    weight_decay: float = 0.01
     seed: int = 1
     validate_every: int = 4
     save_every: int = 4

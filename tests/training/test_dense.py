@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -56,7 +58,7 @@ def pixels() -> torch.nn.Module:
 @pytest.fixture(params=[space, pixels])
 def recipe(request) -> DenseRecipe:
     torch.manual_seed(0)
-    config = DenseConfig(steps=8, batch=4, height=64, width=64, zoom=(0.9, 1.2))
+    config = DenseConfig(steps=8, batch=4, height=64, width=64, smallest=1.0, zoom=(0.9, 1.2))
     rooms = Joined(Halves(("semantics", "depth", "normals", "edges")), tuple(SPECS), ("wall", "floor"))
     drawn = Halves(("edges",))
     return DenseRecipe(config, Mixture((rooms, drawn), (1.0, 1.0)), {"rooms": rooms, "drawn": drawn}, request.param())
@@ -124,10 +126,18 @@ def test_kept_samples_are_made_once_and_nearly_the_same():
 def test_configs_that_make_no_sense_are_one_sentence(tmp_path):
     with pytest.raises(ConfigError, match="expected tasks among .*, each once, got depth, dpeth"):
         specs_of(("depth", "dpeth"))
-    with pytest.raises(ConfigError, match="expected 5 odds"):
+    with pytest.raises(ConfigError, match="expected 5 odds and a balance of 4"):
         DenseRecipe.load(DenseConfig(odds=(1.0,)), [tmp_path / "camvid"], space())
 
 
 def test_folders_of_other_names_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="expected folders called nyuv2, camvid, bsds500, got .*holiday"):
         DenseRecipe.load(DenseConfig(), [tmp_path / "holiday"], space())
+
+
+def test_the_size_of_views_follows_the_share(recipe):
+    chosen = replace(recipe, config=replace(recipe.config, height=224, width=288, smallest=0.5))
+    assert (chosen.views(1.0).height, chosen.views(1.0).width) == (224, 288)
+    small = chosen.views(0.5)
+    assert (small.height, small.width) == (128, 128)
+    assert small.zoom == (0.45, 0.6)

@@ -119,7 +119,7 @@ def test_a_checkpoint_of_another_config_is_refused_with_the_key_named(toy, toy_c
         with pytest.raises(ConfigError, match=re.escape(f"made with {field.name} = {shown}, not {shown * 2}")):
             train(toy(other), out, here, quiet)
         refused += 1
-    assert refused == 7
+    assert refused == 8
 
 
 def test_every_setting_of_the_loop_changes_what_it_does(toy, toy_config, here, tmp_path):
@@ -132,7 +132,7 @@ def test_every_setting_of_the_loop_changes_what_it_does(toy, toy_config, here, t
         return state, recipe.evaluated
 
     plain = traces("plain")
-    changes = {"steps": 9, "rate": 0.01, "warmup": 4, "decay": 0.2, "seed": 2, "validate_every": 3}
+    changes = {"steps": 9, "rate": 0.01, "warmup": 4, "decay": 0.2, "weight_decay": 0.5, "seed": 2, "validate_every": 3}
     for name, value in changes.items():
         assert traces(name, **{name: value}) != plain, name
     assert {field.name for field in fields(toy_config)} == {*changes, "save_every", "pair"}  # see above
@@ -175,8 +175,10 @@ def test_the_average_is_lent_to_validation_only():
 def test_every_parameter_is_in_exactly_one_group(small):
     recipe = small()
     module = recipe.modules()
-    groups = parameter_groups(module, recipe.pace)
+    groups = parameter_groups(module, recipe.pace, 0.05)
     held = [id(parameter) for group in groups for parameter in group["params"]]
     assert len(held) == len(set(held))
     assert set(held) == {id(parameter) for parameter in module.parameters()}
-    assert [group["pace"] for group in groups] == [0.1, 1.0, 10.0, 60.0]
+    assert sorted({group["pace"] for group in groups}) == [0.1, 1.0, 10.0, 60.0]
+    decaying = {id(parameter) for group in groups if group["weight_decay"] for parameter in group["params"]}
+    assert decaying == {id(parameter) for parameter in module.parameters() if parameter.ndim > 1}

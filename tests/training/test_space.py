@@ -69,7 +69,7 @@ def test_a_run_killed_in_another_process_ends_bit_for_bit_as_one_go(small, here,
 
 def test_every_knob_of_the_config_is_read(small):
     """The loop reads the others, and has its own test."""
-    of_the_loop = {"steps", "rate", "warmup", "decay", "seed", "validate_every", "save_every"}
+    of_the_loop = {"steps", "rate", "warmup", "decay", "weight_decay", "seed", "validate_every", "save_every"}
     changes = {
         "batch": 4,
         "crop": 96,

@@ -27,7 +27,7 @@ data_root = click.option(
 report_folder = click.option(
     "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder for the report."
 )
-PROTOCOLS = ("nyuv2", "camvid", "bsds500", "middlebury")
+PROTOCOLS = ("nyuv2", "camvid", "bsds500", "middlebury", "cityscapes", "hypersim", "sceneflow", "nyuv2-full")
 limit = click.option("--limit", type=click.IntRange(1), help="Take only the first pictures.")
 
 

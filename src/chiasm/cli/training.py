@@ -1,4 +1,4 @@
-"""Verbs that train: space, raw, denoise, dense, head. One recipe each; the loop and the output are shared."""
+"""Verbs that train: space, raw, denoise, trunk, dense, head. One recipe each; the loop and the output are shared."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
@@ -222,6 +222,41 @@ def train_dense(
     if _speaks():
         write_trained_head(network.head, out, "dense.safetensors")
         _done(terminal, out, resolved.steps, ("dense.safetensors",))
+
+
+@train.command("trunk")
+@recipe_options
+@options.common
+@options.pass_terminal
+def train_trunk(
+    terminal: Terminal,
+    data: tuple[Path, ...],
+    out: Path,
+    config: Path | None,
+    overrides: tuple[str, ...],
+    device: str,
+    devices: int,
+) -> None:
+    """Teach the trunk of dense heads what MobileNetV2 sees.
+
+    DATA are folders of photographs; no labels are read. --set teacher=FILE names the quantised TFLite network. In the
+    end OUT holds trunk.safetensors, for `train dense --set beginning=...`.
+    """
+    from safetensors.torch import save
+
+    from chiasm import zoo
+    from chiasm.encoders.space import NS
+    from chiasm.tasks.dense import DenseHead
+    from chiasm.training.checkpoint import replace as put
+    from chiasm.training.recipes.dense import SPECS, SpaceNetwork
+    from chiasm.training.recipes.trunk import Lessons, TrunkConfig, TrunkRecipe
+
+    resolved = _resolved(terminal, TrunkConfig, config, overrides)
+    network = SpaceNetwork(zoo.encoder(MODEL), zoo.codec(NS.space), DenseHead(NS, tuple(SPECS.values())))
+    lessons = _run(terminal, TrunkRecipe.load(resolved, data, network), out, device, devices)
+    if _speaks():
+        put(out / "trunk.safetensors", save(cast(Lessons, lessons).learnt()))
+        _done(terminal, out, resolved.steps, ("trunk.safetensors",))
 
 
 @train.command("head")

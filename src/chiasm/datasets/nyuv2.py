@@ -97,13 +97,13 @@ class NYUv2:
     def __getitem__(self, index: int) -> Sample:
         """One sample, H x W as stored. The first time it also fits the normals, a few tenths of a second."""
         pixels = self._pictures.pixels(index)
-        inside = _inside(*pixels.shape[-2:])
+        kept = inside(*pixels.shape[-2:])
         ids = self._labels[index]
         depth, known = self.depth(index)
         normals = self._fitted(index)
         classes, labelled = semantics(ids, VOID)
         edges, sure = boundaries(self._closed(index), VOID)
-        valid = {"semantics": labelled & inside, "depth": known, "normals": normals.any(0), "edges": sure & inside}
+        valid = {"semantics": labelled & kept, "depth": known, "normals": normals.any(0), "edges": sure & kept}
         targets = {"semantics": classes, "depth": depth, "normals": normals, "edges": edges}
         held = {task: target * valid[task] for task, target in targets.items()}
         return Sample(self.names[index], Frame(pixels), held, valid, self.camera(index))
@@ -118,7 +118,7 @@ class NYUv2:
         if index not in self._metres:
             self._metres[index] = grey(self._depths[index])
         depth = torch.from_numpy(self._metres[index].astype(np.float32))[None] / STEPS_PER_METRE
-        return depth, (depth[0] > 0) & _inside(*depth.shape[-2:])
+        return depth, (depth[0] > 0) & inside(*depth.shape[-2:])
 
     def _closed(self, index: int) -> NDArray[Any]:
         """Ids without the void lines between things, for edges."""
@@ -130,18 +130,22 @@ class NYUv2:
         """Unit normals 3 H W, 0 where no plane fits. Kept in half precision, 6 bytes for each pixel."""
         if index not in self._normals:
             depth, valid = self.depth(index)
-            cameras = geometry.stacked([self.camera(index)])
-            normals, residual = geometry.normals_from_depth(depth[None], cameras, WINDOW, valid[None, None])
-            fits = valid & (residual[0, 0] < (MISFIT[1] / depth[0]).clamp(min=MISFIT[0]))
-            self._normals[index] = torch.where(fits, normals[0], 0.0).half()
+            self._normals[index] = fitted(depth, valid, self.camera(index)).half()
         return self._normals[index].float()
 
 
-def _inside(height: int, width: int) -> Tensor:
+def fitted(depth: Tensor, valid: Tensor, camera: Intrinsics, window: int = WINDOW) -> Tensor:
+    """Unit normals 3 H W of local planes, 0 where none fits. depth: metres 1 H W; valid: bool H W."""
+    normals, residual = geometry.normals_from_depth(depth[None], geometry.stacked([camera]), window, valid[None, None])
+    fits = valid & (residual[0, 0] < (MISFIT[1] / depth[0]).clamp(min=MISFIT[0]))
+    return torch.where(fits, normals[0], 0.0)
+
+
+def inside(height: int, width: int, border: int = BORDER) -> Tensor:
     """True but for the border, bool H W."""
-    inside = torch.zeros(height, width, dtype=torch.bool)
-    inside[BORDER : height - BORDER, BORDER : width - BORDER] = True
-    return inside
+    kept = torch.zeros(height, width, dtype=torch.bool)
+    kept[border : height - border, border : width - border] = True
+    return kept
 
 
 def _split(names: tuple[str, ...], part: str) -> list[int]:

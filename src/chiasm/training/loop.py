@@ -35,6 +35,7 @@ class Settings(Protocol):
     rate: float
     warmup: int
     decay: float
+    weight_decay: float
     seed: int
     validate_every: int
     save_every: int
@@ -51,9 +52,7 @@ class Recipe(Protocol[M_co]):
 
     def modules(self) -> M_co: ...
 
-    def step(
-        self, module: nn.Module, draws: torch.Generator, step: int, device: torch.device
-    ) -> dict[str, Tensor]: ...
+    def step(self, module: nn.Module, draws: torch.Generator, step: int, device: torch.device) -> dict[str, Tensor]: ...
 
     def pace(self, name: str) -> float:
         """How fast a parameter moves, as a multiple of the learning rate."""
@@ -83,9 +82,7 @@ class _Run:
     done: int
 
 
-def train(
-    recipe: Recipe[M_co], folder: Path, where: Where, say: Callable[[Mapping[str, object]], None]
-) -> M_co:
+def train(recipe: Recipe[M_co], folder: Path, where: Where, say: Callable[[Mapping[str, object]], None]) -> M_co:
     """Train until `config.steps`, resuming whatever `folder` holds; returns the module, weights averaged.
 
     Writes `log.jsonl`, `last.safetensors` and the recipe's pictures into `folder`; `say` hears every log
@@ -118,7 +115,7 @@ def _begin(module: nn.Module, recipe: Recipe[nn.Module], folder: Path, fabric: F
     saved = checkpoint.read(folder, asdict(recipe.config))
     if saved:
         module.load_state_dict(saved.weights)
-    groups = parameter_groups(module, recipe.pace)
+    groups = parameter_groups(module, recipe.pace, recipe.config.weight_decay)
     optimizer = torch.optim.AdamW(groups, lr=recipe.config.rate, weight_decay=0.0)
     first = saved.average if saved else module.state_dict()
     average = {name: value.detach().clone() for name, value in first.items()}
@@ -142,9 +139,7 @@ def _advance(run: _Run, recipe: Recipe[nn.Module], fabric: Fabric) -> dict[str, 
     fabric.backward(terms["loss"])
     norm = fabric.clip_gradients(run.wrapped, run.stepper, max_norm=CLIP, error_if_nonfinite=False)
     if norm is not None and not torch.isfinite(norm):
-        raise ConfigError(
-            f"the loss stopped being a number at step {step}; lower `rate` (now {config.rate:g})"
-        )
+        raise ConfigError(f"the loss stopped being a number at step {step}; lower `rate` (now {config.rate:g})")
     run.stepper.step()
     _fold(run.average, run.module, min(config.decay, (1 + step) / (10 + step)))
     run.done = step + 1
@@ -157,12 +152,16 @@ def _save(run: _Run, recipe: Recipe[nn.Module], folder: Path) -> None:
     checkpoint.write(folder, checkpoint.Checkpoint(run.done, config, weights, run.average, moments))
 
 
-def parameter_groups(module: nn.Module, pace: Callable[[str], float]) -> list[dict[str, Any]]:
-    """Parameters by how fast they move, relative to the learning rate; each is in exactly one group."""
-    by_pace: dict[float, list[nn.Parameter]] = {}
+def parameter_groups(module: nn.Module, pace: Callable[[str], float], weight_decay: float) -> list[dict[str, Any]]:
+    """Parameters by how fast they move, relative to the learning rate; each is in exactly one group.
+
+    Weights of convolutions and layers decay; biases and norms, which have one axis at most, do not.
+    """
+    grouped: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in module.named_parameters():
-        by_pace.setdefault(pace(name), []).append(parameter)
-    return [{"params": held, "pace": speed} for speed, held in sorted(by_pace.items())]
+        grouped.setdefault((pace(name), weight_decay if parameter.ndim > 1 else 0.0), []).append(parameter)
+    ordered = sorted(grouped.items(), key=lambda item: item[0])
+    return [{"params": held, "pace": speed, "weight_decay": each} for (speed, each), held in ordered]
 
 
 def _fold(average: dict[str, Tensor], module: nn.Module, decay: float) -> None:
@@ -193,9 +192,7 @@ class _Log:
     A run that is resumed at step `done` forgets the lines of later steps: they are written again.
     """
 
-    def __init__(
-        self, folder: Path, say: Callable[[Mapping[str, object]], None], done: int, *, quiet: bool
-    ) -> None:
+    def __init__(self, folder: Path, say: Callable[[Mapping[str, object]], None], done: int, *, quiet: bool) -> None:
         self.path, self.say, self.quiet = folder / "log.jsonl", say, quiet
         self.sums: dict[str, float] = {}
         self.count = 0

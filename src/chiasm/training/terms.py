@@ -1,6 +1,6 @@
 """What a dense answer costs against its target, whatever network gave it; a picture without a target costs nothing.
 
-    semantics  cross-entropy at H/2, each class weighted by how rare it is
+    semantics  cross-entropy at H/4, each class weighted by how rare it is
     depth      scale-invariant error of log depth (Eigen et al. 2014, arXiv 1406.2283), and of its slopes
     normals    1 - cosine
     edges      cross-entropy, edges and the rest in balance; what few people drew does not count (RCF, 1612.02103)
@@ -22,7 +22,7 @@ from chiasm.contracts import TaskSpec
 from chiasm.datasets.batches import Batch
 
 DRAWN = 0.3  # share of annotators from which on an edge is one; below it, and above 0, nobody can tell
-SCALE_FREE = 0.85  # of the scale-invariant error: 1 would forgive a wrong scale altogether
+SCALE_FREE = 0.5  # of the scale-invariant error: 1 would forgive a wrong scale altogether
 SLOPE = 0.5
 SMOOTHED = 0.05  # of the target of a class that is spread over all
 LEAST = 16  # pixels that a term needs
@@ -48,10 +48,10 @@ def term(task: TaskSpec, answer: Tensor, batch: Batch, weights: Tensor | None = 
 
 
 def _semantics(answer: Tensor, target: Tensor, valid: Tensor, weights: Tensor | None) -> Tensor:
-    size = (target.shape[-2] // 2, target.shape[-1] // 2)
-    logits = F.interpolate(answer, size, mode="bilinear", align_corners=False)
-    ids = torch.where(valid, target, -1)[:, 0, 1::2, 1::2][..., : size[0], : size[1]]  # any pixel of four will do
-    return F.cross_entropy(logits, ids, weights, ignore_index=-1, label_smoothing=SMOOTHED)
+    factor = target.shape[-1] // answer.shape[-1]
+    height, width = answer.shape[-2:]
+    ids = torch.where(valid, target, -1)[:, 0, factor // 2 :: factor, (factor - 1) // 2 :: factor]
+    return F.cross_entropy(answer, ids[..., :height, :width], weights, ignore_index=-1, label_smoothing=SMOOTHED)
 
 
 def _edges(answer: Tensor, target: Tensor, valid: Tensor) -> Tensor:

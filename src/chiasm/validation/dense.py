@@ -9,6 +9,13 @@
 | camvid     | 62 test pictures                       | 11 classes                                                 |
 | bsds500    | 100 val pictures                       | edges of each annotator (within 0.0075 of the diagonal)    |
 | middlebury | both views of Cones and Teddy          | depth up to scale and shift, against disparity             |
+| cityscapes | 500 val pictures, 1024x512             | CamVid's 11 classes, of streets that no head was shown     |
+| hypersim   | every frame that is there, 512x384     | what nyuv2 scores, rendered                                |
+| sceneflow  | every left picture that is there       | what middlebury scores, rendered                           |
+| nyuv2-full | the 654 test pictures, 640x480, 8      | what nyuv2 scores, from unrounded depth; not Eigen's crop  |
+|            | pixels at the border left out          |                                                            |
+
+The last four are ready for those who own these sets, and have not been run on them.
 
 Beside the heads stand what can be said without looking (`priors.py`), from the training part of the same set. Test and
 training pictures of CamVid are of the same drives, which flatters everybody.
@@ -40,6 +47,7 @@ from chiasm.validation.semantics import SemanticsMeter, raised
 
 OURS = "ours"
 QUALITIES = (2, 4, 6, 8)
+ROOM = ("semantics", "depth", "normals", "edges")  # what is scored of rooms
 TRAINING = 200  # pictures that priors are made of, spread evenly over the training part
 
 Annotators = Callable[[int], Tensor]  # place of a sample -> bool A x H x W
@@ -101,7 +109,10 @@ def opened(name: str, data: Path, limit: int | None = None) -> Opened:
 
     Raises ConfigError for an unknown name or missing files.
     """
-    readers = {"nyuv2": _nyuv2, "camvid": _camvid, "bsds500": _bsds500, "middlebury": _middlebury}
+    readers = {
+        "nyuv2": _nyuv2, "camvid": _camvid, "bsds500": _bsds500, "middlebury": _middlebury, "cityscapes": _cityscapes,
+        "hypersim": _hypersim, "sceneflow": _sceneflow, "nyuv2-full": _nyuv2_full,
+    }  # fmt: skip
     if name not in readers:
         raise ConfigError(f"no dense protocol called {name!r}; {nearest(name, readers)}")
     found = readers[name](data / name)
@@ -212,7 +223,7 @@ def _spread(count: int) -> list[int]:
 def _nyuv2(folder: Path) -> Opened:
     from chiasm.datasets.nyuv2 import CLASSES, NYUv2
 
-    protocol = Protocol("nyuv2", ("semantics", "depth", "normals", "edges"), CLASSES, NYU_REACH)
+    protocol = Protocol("nyuv2", ROOM, CLASSES, NYU_REACH)
     return Opened(protocol, _whole(NYUv2.load(folder, "test")), _whole(NYUv2.load(folder, "train")))
 
 
@@ -236,6 +247,37 @@ def _middlebury(folder: Path) -> Opened:
 
     protocol = Protocol("middlebury", ("depth",), disparity=True)
     return Opened(protocol, _whole(Middlebury.load(folder)))
+
+
+def _cityscapes(folder: Path) -> Opened:
+    from chiasm.datasets.camvid import CLASSES
+    from chiasm.datasets.cityscapes import Cityscapes
+
+    there = (folder / "leftImg8bit" / "train").is_dir()
+    training = _whole(Cityscapes.load(folder, "train")) if there else ()
+    return Opened(Protocol("cityscapes", ("semantics",), CLASSES), _whole(Cityscapes.load(folder, "val")), training)
+
+
+def _hypersim(folder: Path) -> Opened:
+    from chiasm.datasets.hypersim import Hypersim
+    from chiasm.datasets.nyuv2 import CLASSES
+
+    protocol = Protocol("hypersim", ROOM, CLASSES, NYU_REACH)
+    return Opened(protocol, _whole(Hypersim.load(folder)))
+
+
+def _sceneflow(folder: Path) -> Opened:
+    from chiasm.datasets.sceneflow import SceneFlow
+
+    return Opened(Protocol("sceneflow", ("depth",), disparity=True), _whole(SceneFlow.load(folder)))
+
+
+def _nyuv2_full(folder: Path) -> Opened:
+    from chiasm.datasets.nyuv2 import CLASSES
+    from chiasm.datasets.nyuv2_full import NYUv2Full
+
+    protocol = Protocol("nyuv2-full", ROOM, CLASSES, NYU_REACH)
+    return Opened(protocol, _whole(NYUv2Full.load(folder, "test")), _whole(NYUv2Full.load(folder, "train")))
 
 
 class _Indexed(Shape):

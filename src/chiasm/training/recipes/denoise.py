@@ -39,6 +39,7 @@ class DenoiseConfig:
     rate: Positive = 1e-3
     warmup: Annotated[int, Range(low=0)] = 100
     decay: Share = 0.998
+    weight_decay: Amount = 0.0
     seed: int = 1
     quietest: Amount = 0.0
     loudest: Positive = 55.0

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Annotated, cast
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from chiasm.config import Amount, Count, Positive, Range, Share
@@ -31,7 +33,7 @@ from chiasm.encoders.space import SpaceEncoder
 from chiasm.errors import ConfigError
 from chiasm.features.layout import pad, padded
 from chiasm.packets.codec import TransformCodec
-from chiasm.tasks.dense import DenseHead
+from chiasm.tasks.dense import GRID, DenseHead
 from chiasm.training.coding import Coding, qualities
 from chiasm.training.terms import consistency, rarity, term
 from chiasm.training.weighting import Way, Weighting
@@ -44,17 +46,22 @@ SPECS = {
     "edges": TaskSpec("edges", 1, "logit"),
 }
 VALIDATED = 24  # samples of each set that are scored
+FRESH = tuple(f"network.head.trunk.{part}." for part in ("whole", "top", "across", "smooth"))  # not taught
 
 
 @dataclass(frozen=True)
 class DenseConfig:
     """Every knob of the recipe `dense`.
 
-    tasks: that are learnt. height, width: of the random views. zoom: lowest and highest. colours: how far they
-    are changed, relative to what `Augment` does by itself. odds: of NYUv2, CamVid,
+    tasks: that are learnt. height, width: of the largest random views. smallest: of them, as a share of that; each
+    batch draws its size. zoom: lowest and highest, at the largest size. fill: least share of a view's sides that its
+    picture fills. colours: how far they are changed, relative to what `Augment` does by itself. odds: of NYUv2, CamVid,
     BSDS500, generated rooms and streets, as far as they are there. scenes: how many rooms, and as many streets, there
-    are. coded: share of pictures whose features go through the codec. weighting: see `training.weighting`. rare: how
-    much rarer classes count more, as a power of their share. surface, outline: weights of the consistency terms.
+    are. coded: share of pictures whose features go through the codec. weighting: see
+    `training.weighting`. balance: what the terms of semantics, depth, normals and edges are multiplied with before.
+    rare: how much rarer classes count more, as a power of their share. surface, outline: weights of the consistency
+    terms. beginning: a `trunk.safetensors` of the recipe `trunk`, none when empty; trunk: how fast what comes from it
+    moves, relative to the rest.
     """
 
     tasks: tuple[str, ...] = ("semantics", "depth", "normals", "edges")
@@ -62,19 +69,25 @@ class DenseConfig:
     batch: Annotated[int, Range(low=2)] = 8
     height: Annotated[int, Range(low=64)] = 224
     width: Annotated[int, Range(low=64)] = 288
-    zoom: tuple[float, float] = (0.6, 1.7)
+    smallest: Annotated[float, Range(low=0.2, high=1.0)] = 0.5
+    zoom: tuple[float, float] = (0.6, 1.6)
+    fill: Share = 0.9
     colours: Amount = 1.0
     rate: Positive = 1.5e-3
     warmup: Annotated[int, Range(low=0)] = 200
     decay: Share = 0.998
+    weight_decay: Amount = 0.05
     seed: int = 1
-    odds: tuple[float, ...] = (4.0, 2.0, 2.0, 1.0, 0.5)
+    odds: tuple[float, ...] = (4.0, 2.0, 1.0, 0.7, 0.3)
     scenes: Count = 300
-    coded: Share = 0.5
+    coded: Share = 0.3
     weighting: Way = "dwa"
+    balance: tuple[float, ...] = (1.0, 2.5, 4.0, 4.0)
     rare: Amount = 0.4
     surface: Amount = 0.2
     outline: Amount = 0.1
+    beginning: str = ""
+    trunk: Amount = 0.3
     validate_every: Count = 1_000
     save_every: Count = 250
 
@@ -95,11 +108,14 @@ class SpaceNetwork(nn.Module):
         self.coding = Coding(codec, encoder.alignment)
         self.head = head
 
-    def forward(self, pixels: Tensor, quality: Tensor) -> dict[str, Tensor]:
+    def features(self, pixels: Tensor, quality: Tensor) -> Features:
         """pixels: B 3 H W; quality: B, of the codec, 0 for features that are not coded."""
         with torch.no_grad():
-            features = self.coding.maps(self.encoder(pixels), quality)
-        found: dict[str, Tensor] = self.head(features)
+            return self.coding.maps(self.encoder(pixels), quality)
+
+    def forward(self, pixels: Tensor, quality: Tensor) -> dict[str, Tensor]:
+        """The head's answers; see `features`."""
+        found: dict[str, Tensor] = self.head(self.features(pixels, quality))
         return found
 
 
@@ -116,11 +132,14 @@ class PixelNetwork(nn.Module):
         self.coarse = nn.Sequential(*(_layer(width, width, stride) for stride in (2, 1, 1)))
         self.head = head
 
-    def forward(self, pixels: Tensor, quality: Tensor) -> dict[str, Tensor]:
+    def features(self, pixels: Tensor, quality: Tensor) -> Features:
         """pixels: B 3 H W; quality is not read."""
         fine = self.fine(4.0 * (pixels - 0.5))  # B w H/2 W/2
-        features = Features({"context": 10.0 * self.coarse(fine), "detail": 10.0 * fine})  # as large as the space's
-        found: dict[str, Tensor] = self.head(features)
+        return Features({"context": 10.0 * self.coarse(fine), "detail": 10.0 * fine})  # as large as the space's
+
+    def forward(self, pixels: Tensor, quality: Tensor) -> dict[str, Tensor]:
+        """The head's answers; see `features`."""
+        found: dict[str, Tensor] = self.head(self.features(pixels, quality))
         return found
 
 
@@ -156,19 +175,11 @@ class DenseRecipe:
     def load(config: DenseConfig, folders: Sequence[Path], network: nn.Module) -> DenseRecipe:
         """Sets below `folders`, by their names: nyuv2, camvid, bsds500; generated rooms and streets come along.
 
-        Raises ConfigError when a folder is of another name, no folder is given, or no set has a task of the config.
+        Raises ConfigError when a folder is of another name, no folder is given, no set has a task of the config, or
+        what it begins with does not fit.
         """
         known = {"nyuv2": _nyuv2, "camvid": _camvid, "bsds500": _bsds500}
-        if len(config.odds) != len(known) + 2 or config.height % 4 or config.width % 4:
-            raise ConfigError(
-                f"expected {len(known) + 2} odds and views of multiples of 4 pixels, got odds {list(config.odds)} and "
-                f"views of {config.height} x {config.width}"
-            )
-        unknown = [folder for folder in folders if folder.name not in known]
-        if unknown or not folders:
-            raise ConfigError(
-                f"expected folders called {', '.join(known)}, got {', '.join(map(str, unknown or folders)) or 'none'}"
-            )
+        _checked(config, folders, tuple(known))
         sets: list[tuple[SampleSet, float]] = []
         held_out: dict[str, SampleSet] = {}
         for folder in folders:
@@ -180,6 +191,8 @@ class DenseRecipe:
         used = [(held, odds) for held, odds in sets if odds > 0 and set(held.tasks) & set(config.tasks)]
         if not used:
             raise ConfigError(f"no set of {', '.join(held_out)} has targets of {', '.join(config.tasks)}; add another")
+        if config.beginning:
+            begin(network, Path(config.beginning))
         return DenseRecipe(config, Mixture(*map(tuple, zip(*used, strict=True))), held_out, network)
 
     @cached_property
@@ -199,10 +212,12 @@ class DenseRecipe:
                 counts += odds * own / own.sum()
         return rarity(counts, self.config.rare) if counts.sum() else torch.ones_like(counts)
 
-    @cached_property
-    def views(self) -> Augment:
+    def views(self, share: float) -> Augment:
+        """Of `share` of the largest size, in whole cells of the trunk's coarsest map."""
         config = self.config
-        plain = Augment(config.height, config.width, config.zoom)
+        height, width = (max(1, round(share * edge / GRID)) * GRID for edge in (config.height, config.width))
+        zoom = (share * config.zoom[0], share * config.zoom[1])
+        plain = Augment(height, width, zoom, fill=config.fill)
         names = ("brightness", "contrast", "saturation", "hue", "gamma", "balance", "grey", "blur", "noise", "jpeg")
         return replace(plain, **{name: config.colours * getattr(plain, name) for name in names})
 
@@ -210,18 +225,22 @@ class DenseRecipe:
         return DenseObjective(self.network, self.config.tasks, self.config.weighting)
 
     def pace(self, name: str) -> float:
+        if self.config.beginning and ".trunk." in name and not name.startswith(FRESH):
+            return self.config.trunk
         return 0.1 if name.endswith("log_variance") else 1.0
 
     def step(self, module: nn.Module, draws: torch.Generator, step: int, device: torch.device) -> dict[str, Tensor]:
         """One step's loss terms: a function of its arguments, and of what the weighting remembers."""
         config = self.config
         samples = self.mixture.draw(config.batch, draws)
-        batch = collate([augmented(sample, self.views, draws) for sample in samples], self.specs).to(device)
+        views = self.views(float(config.smallest + (1 - config.smallest) * torch.rand((), generator=draws)))
+        batch = collate([augmented(sample, views, draws) for sample in samples], self.specs).to(device)
         quality = qualities(config.batch, config.coded, draws)
         answers = module(batch.pixels.contiguous(memory_format=torch.channels_last), quality)
         weights = self.rarity.to(device)
         terms = {spec.name: term(spec, answers[spec.name], batch, weights) for spec in self.specs}
-        total = cast(DenseObjective, module).weighting(terms, step)
+        weighed = {name: config.balance[list(SPECS).index(name)] * value for name, value in terms.items()}
+        total = cast(DenseObjective, module).weighting(weighed, step)
         for name, value in consistency(answers, batch).items():
             terms[name] = value
             total = total + getattr(config, name) * value
@@ -270,6 +289,33 @@ def _scores(
     if "depth" in found:
         found["depth"] = found["depth"] ** 0.5
     return found | ({"semantics": mean_iou(counts)} if int(counts.sum()) else {})
+
+
+def begin(network: nn.Module, file: Path) -> None:
+    """Give a network what the recipe `trunk` taught it. Raises ConfigError when the file is not of such a network."""
+    try:
+        held = load_file(file)
+        missing = network.load_state_dict(held, strict=False)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        told = str(error).splitlines()[-1].strip()
+        raise ConfigError(f"{file}: expected a trunk of the recipe `trunk`, got {told}; see `train trunk`") from error
+    if missing.unexpected_keys or not held:
+        told = missing.unexpected_keys[0] if held else "nothing"
+        raise ConfigError(f"{file}: expected a trunk for this network, got {told}; was it taught to another one?")
+
+
+def _checked(config: DenseConfig, folders: Sequence[Path], known: Sequence[str]) -> None:
+    """Raises ConfigError when config and folders do not go together."""
+    if len(config.odds) != len(known) + 2 or len(config.balance) != len(SPECS):
+        raise ConfigError(
+            f"expected {len(known) + 2} odds and a balance of {len(SPECS)}, got {list(config.odds)} and "
+            f"{list(config.balance)}"
+        )
+    unknown = [folder for folder in folders if folder.name not in known]
+    if unknown or not folders:
+        raise ConfigError(
+            f"expected folders called {', '.join(known)}, got {', '.join(map(str, unknown or folders)) or 'none'}"
+        )
 
 
 def _nyuv2(folder: Path) -> tuple[SampleSet, SampleSet]:

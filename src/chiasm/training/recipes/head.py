@@ -49,6 +49,7 @@ class HeadConfig:
     rate: Positive = 1e-3
     warmup: Annotated[int, Range(low=0)] = 30
     decay: Share = 0.99
+    weight_decay: Amount = 0.0
     seed: int = 1
     trunk: Amount = 0.3
     rare: Amount = 0.3

@@ -56,6 +56,7 @@ class RawConfig:
     rate: Positive = 1e-3
     warmup: Annotated[int, Range(low=0)] = 100
     decay: Share = 0.998
+    weight_decay: Amount = 0.0
     seed: int = 1
     pairs: Annotated[int, Range(low=0)] = 0
     pixel: Amount = 0.2

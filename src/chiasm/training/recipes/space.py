@@ -51,6 +51,7 @@ class SpaceConfig:
     rate: Positive = 1.5e-3
     warmup: Annotated[int, Range(low=0)] = 200
     decay: Share = 0.999
+    weight_decay: Amount = 0.0
     seed: int = 1
     price: Positive = 26.5
     finest: Positive = 0.35
