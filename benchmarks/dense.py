@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import resource
+from argparse import Namespace
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -30,7 +31,6 @@ from chiasm import config as configs
 from chiasm import zoo
 from chiasm.contracts import Features
 from chiasm.datasets import joined
-from chiasm.datasets.augment import canonical
 from chiasm.datasets.scenes import Scenes
 from chiasm.encoders.space import NS
 from chiasm.features.layout import crop, pad, padded
@@ -122,9 +122,9 @@ def score(name: str, data: Path, runs: list[Path], limit: int | None) -> dict[st
 
 
 def generated(kind: Literal["room", "street"], count: int) -> dense.Opened:
-    """Scenes that no run was trained on (another seed), depth as for the canonical camera; joint classes."""
+    """Scenes that no run was trained on (another seed), with the joint classes."""
     protocol = dense.Protocol(kind, ("semantics", "depth", "normals"), joined.SEMANTICS.classes)
-    return dense.Opened(protocol, [canonical(sample) for sample in Scenes(kind, count, 7)])
+    return dense.Opened(protocol, list(Scenes(kind, count, 7)))
 
 
 def way(run: Path, pipeline: Pipeline, protocol: dense.Protocol) -> dense.Predict:
@@ -159,10 +159,18 @@ def main() -> None:
     parser.add_argument("--limit", type=int)
     parser.add_argument("--repeats", type=int, default=30)
     options = parser.parse_args()
+    if options.score and not (options.data and options.runs):
+        parser.error("--score wants --data and --runs")
     if options.teach:
-        return teach(options.teach, options.run, options.set)
-    if options.train:
-        return learn(options.train, options.run, options.set)
+        teach(options.teach, options.run, options.set)
+    elif options.train:
+        learn(options.train, options.run, options.set)
+    else:
+        measure(options)
+
+
+def measure(options: Namespace) -> None:
+    """Scores or speed, printed and written."""
     found: dict[str, object] = {"machine": workbench.machine()}
     if options.score:
         found |= score(options.score, options.data, options.runs, options.limit)
@@ -172,7 +180,6 @@ def main() -> None:
         found["peak memory, MiB"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     print(json.dumps(found, indent=1))
     workbench.write(found, options.json)
-    return None
 
 
 if __name__ == "__main__":

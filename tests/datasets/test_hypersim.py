@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from chiasm.camera.geometry import CANONICAL_FOCAL
 from chiasm.contracts import Intrinsics
 from chiasm.datasets import hypersim
 from chiasm.datasets.hypersim import Hypersim, camera_of
@@ -129,7 +130,8 @@ def test_the_protocol_scores_all_four_tasks_without_training(rooms):
     data = opened("hypersim", rooms.parent)
     assert data.protocol.tasks == Hypersim.tasks == ("semantics", "depth", "normals", "edges")
     assert (len(data.samples), len(data.training), len(data.protocol.classes)) == (1, 0, 39)
-    perfect = {"depth": torch.full((1, 1, 3, 4), 2.0)}
+    camera = data.samples[0].camera
+    perfect = {"depth": torch.full((1, 1, 3, 4), 2.0 * CANONICAL_FOCAL / camera.fx)}  # heads answer for that camera
     report = evaluate_dense(data, {"perfect": lambda pixels: perfect})
     assert report.scores["depth"]["perfect"]["RMSE (m)"] == pytest.approx(0, abs=2e-3)
 

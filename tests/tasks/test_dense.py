@@ -144,6 +144,6 @@ def test_files_that_are_no_head_of_this_space_are_refused():
         with pytest.raises(ZooError, match="mine"):
             read_head(bad, NS, "mine")
     about = json.loads(json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"][KEY])
-    for key, value in (("version", 2), ("kind", "oracle"), ("tasks", []), ("kind", [1])):
+    for key, value in (("version", 1), ("kind", "oracle"), ("tasks", []), ("kind", [1])):
         with pytest.raises(ZooError, match="mine"):
             read_head(save(load(data), {KEY: json.dumps({**about, key: value})}), NS, "mine")

@@ -141,3 +141,18 @@ def test_the_size_of_views_follows_the_share(recipe):
     small = chosen.views(0.5)
     assert (small.height, small.width) == (128, 128)
     assert small.zoom == (0.45, 0.6)
+
+
+def test_every_knob_of_a_step_is_read(recipe):
+    module = recipe.modules().eval()  # no dropout, and the norms stand still
+
+    def loss(**changes):
+        chosen = replace(recipe, config=replace(recipe.config, coded=0.0, weighting="fixed", **changes))
+        return chosen.step(module, torch.Generator().manual_seed(3), 0, torch.device("cpu"))["loss"].item()
+
+    plain = loss()
+    assert loss() == plain
+    changes = {"smallest": 0.5, "height": 96, "zoom": (2.0, 2.1), "fill": 3.0, "balance": (1.0, 2.5, 4.0, 8.0),
+               "surface": 3.0, "outline": 3.0, "colours": 0.0, "rare": 3.0, "batch": 2}  # fmt: skip
+    for name, value in changes.items():
+        assert loss(**{name: value}) != plain, name

@@ -1,5 +1,9 @@
 """A trunk that begins as its teacher answers as the teacher does, and its entry learns to feed it."""
 
+import os
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
 from PIL import Image
@@ -11,6 +15,7 @@ from chiasm.encoders.space import NS
 from chiasm.errors import ConfigError
 from chiasm.tasks.dense import DenseHead
 from chiasm.tasks.trunk import InvertedResidual, Trunk
+from chiasm.training.loop import Where, train
 from chiasm.training.recipes import trunk as recipe
 from chiasm.training.recipes.dense import SPECS, DenseConfig, DenseRecipe, PixelNetwork, begin
 from chiasm.training.recipes.trunk import Lessons, TrunkConfig, TrunkRecipe
@@ -97,6 +102,9 @@ def lessons(stub, tmp_path, monkeypatch) -> TrunkRecipe:
     monkeypatch.setattr(recipe, "Teacher", lambda file: stub)
     monkeypatch.setattr(recipe, "NEUTRAL", 4)
     config = TrunkConfig(teacher="a stub", steps=4, batch=2, rate=5e-3)
+    (tmp_path / "teacher.tflite").touch()
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    config = replace(config, teacher=str(tmp_path / "teacher.tflite"))
     return TrunkRecipe.load(config, [tmp_path], PixelNetwork(DenseHead(NS, tuple(SPECS.values()))))
 
 
@@ -122,6 +130,32 @@ def test_only_what_stands_before_the_blocks_learns(lessons, tmp_path):
     assert set(scores) == {"h4", "h8", "h16", "h32"}
 
 
+def test_the_loop_moves_no_block_and_resumes_exactly(lessons, tmp_path):
+    def run(name: str, *steps: int) -> Lessons:
+        for each in steps:
+            config = replace(lessons.config, steps=each, validate_every=2, save_every=1)
+            torch.manual_seed(0)
+            network = PixelNetwork(DenseHead(NS, (SPECS["depth"],)))
+            recipe = TrunkRecipe(config, lessons.mixture, lessons.judged[:1], network)
+            module = train(recipe, tmp_path / name, Where("cpu", precision="32-true"), lambda line: None)
+        return module
+
+    whole, parted = run("whole", 4), run("parted", 3, 4)
+    fresh = lessons.modules()
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, parted.state_dict()[name]), name
+        if ".stages." in name:
+            assert torch.equal(value, fresh.state_dict()[name]), name
+
+
+def test_the_weights_of_the_maps_count(lessons):
+    module = lessons.modules()
+    for weights in ((1.0, 0.0, 0.0, 0.0), (0.0, 0.0, 2.0, 0.0)):
+        recipe = replace(lessons, config=replace(lessons.config, weights=weights))
+        terms = recipe.step(module, torch.Generator().manual_seed(1), 0, torch.device("cpu"))
+        assert terms["loss"].item() == pytest.approx((terms["h4"] * weights[0] + terms["h16"] * weights[2]).item())
+
+
 def test_dense_begins_with_what_was_taught(lessons, tmp_path):
     from safetensors.torch import save_file
 
@@ -131,11 +165,12 @@ def test_dense_begins_with_what_was_taught(lessons, tmp_path):
     begin(fresh, tmp_path / "trunk.safetensors")
     weight = fresh.head.trunk.stages[2][0].expand[0].weight
     assert torch.equal(weight, module.trunk.stages[2][0].expand[0].weight)
+    assert torch.equal(fresh.fine[0][0].weight, module.network.fine[0][0].weight)
     paced = DenseRecipe(DenseConfig(beginning="x", trunk=0.25), lessons.mixture, {}, fresh)
     names = ("network.head.trunk.stages.0.0.expand.0.weight", "network.head.trunk.top.weight", "network.head.own.depth")
     assert [paced.pace(name) for name in names] == [0.25, 1.0, 1.0]
     save_file({"head.trunk.other": torch.zeros(1)}, tmp_path / "other.safetensors")
-    with pytest.raises(ConfigError, match="expected a trunk for this network, got head.trunk.other"):
+    with pytest.raises(ConfigError, match="expected a trunk that was taught to this network.*got 1, differing in coar"):
         begin(fresh, tmp_path / "other.safetensors")
     with pytest.raises(ConfigError, match="expected a trunk of the recipe `trunk`"):
         begin(fresh, tmp_path / "none.safetensors")
@@ -143,12 +178,15 @@ def test_dense_begins_with_what_was_taught(lessons, tmp_path):
 
 def test_photographs_have_no_targets_and_some_are_held_out(tmp_path):
     for index in range(30):
-        Image.new("RGB", (9, 5), (255, 0, 0)).save(tmp_path / f"{index:02}.png")
+        Image.new("RGB", (9, 5) if index else (1280, 640), (255, 0, 0)).save(tmp_path / f"{index:02}.png")
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
     held = Photographs.load(tmp_path)
+    assert (len(held), held.skipped) == (30, 1)
     training, others = held.split(held_out)
     assert sorted(training.names + others.names) == sorted(held.names)
     assert 0 < len(others) < 10
-    assert training[0].frame.pixels[:, 0, 0].tolist() == [1.0, 0.0, 0.0]
+    assert held[0].frame.pixels.shape == (3, 320, 640)
+    assert training[1].frame.pixels[:, 0, 0].tolist() == [1.0, 0.0, 0.0]
     assert not training[0].targets
     with pytest.raises(ConfigError, match="expected more than 30 pictures"):
         held.split(lambda name: True)
@@ -158,7 +196,33 @@ def test_what_cannot_teach_is_one_sentence(tmp_path):
     network = PixelNetwork(DenseHead(NS, (SPECS["depth"],)))
     with pytest.raises(ConfigError, match=r"expected a teacher, a TFLite file.*--set teacher=FILE"):
         TrunkRecipe.load(TrunkConfig(), [tmp_path], network)
+    (tmp_path / "teacher.tflite").touch()
+    config = TrunkConfig(teacher=str(tmp_path / "teacher.tflite"))
+    with pytest.raises(ConfigError, match="expected photographs, got none that can be read"):
+        TrunkRecipe.load(config, [tmp_path], network)
+    for index in range(3):
+        Image.new("RGB", (9, 5)).save(tmp_path / f"{index:02}.png")
+    with pytest.raises(ConfigError, match="expected enough pictures to hold some out, .* got 3"):
+        TrunkRecipe.load(config, [tmp_path], network)
     pytest.importorskip("ai_edge_litert")
     (tmp_path / "no.tflite").write_bytes(b"nothing")
     with pytest.raises(ConfigError, match=r"no\.tflite: expected MobileNetV2 1\.0 224 as a TFLite file"):
         Teacher(tmp_path / "no.tflite")
+
+
+def test_mobilenet_gives_its_blocks_and_a_trunk_answers_as_it_does():
+    pytest.importorskip("ai_edge_litert")
+    file = Path(os.environ.get("CHIASM_DATA", "")) / "networks" / "mobilenet_v2_1.0_224_quant.tflite"
+    if not file.is_file():
+        pytest.skip("CHIASM_DATA names no folder with networks/")
+    teacher, trunk = Teacher(file), Trunk(64, 64).eval()
+    pixels = torch.nn.functional.interpolate(torch.rand(6, 3, 9, 9), (224, 224), mode="bicubic").clamp(0, 1)
+    endow(trunk, teacher, pixels[:4])
+    wanted = teacher(pixels[4:])
+    x, found = wanted[0], []
+    with torch.no_grad():
+        for index, stage in enumerate(trunk.stages):
+            x = stage(x)
+            found += [x] if index in (0, 2, 4) else []
+    for mine, its in zip(found, wanted[1:], strict=True):
+        assert unexplained(mine, its) < 0.02  # it rounds, we do not

@@ -155,3 +155,23 @@ def test_learnt_variances_lower_the_weight_of_a_large_loss():
     assert (-one.log_variance).exp().tolist() == pytest.approx([0.25, 2.0], rel=0.05)  # 1 / loss
     plain = Weighting(("a", "b"), "fixed")
     assert plain({"a": torch.tensor(4.0), "b": torch.tensor(0.5)}, 0) == 4.5
+
+
+def test_classes_are_learnt_at_the_middle_of_each_cell():
+    ids = torch.zeros(1, 1, 32, 32, dtype=torch.int64)
+    ids[..., 14:, :] = 1  # within the fourth row of cells: its middle is row 14
+    rows = torch.zeros(1, 1, 8, 8, dtype=torch.int64)
+    rows[..., 3:, :] = 1
+    held = batch(SEMANTICS, ids)
+    assert term(SEMANTICS, logits(rows), held) < term(SEMANTICS, logits(rows.roll(1, 2)), held)
+    right = term(SEMANTICS, logits(rows), held)
+    assert right == pytest.approx(term(SEMANTICS, logits(rows * 0), batch(SEMANTICS, ids * 0)).item(), abs=1e-5)
+
+
+def test_labels_that_no_cell_sees_cost_nothing():
+    valid = torch.zeros(1, 1, 32, 32, dtype=torch.bool)
+    valid[..., 0] = True
+    answer = logits(torch.zeros(1, 1, 8, 8, dtype=torch.int64)).requires_grad_()
+    loss = term(SEMANTICS, answer, batch(SEMANTICS, torch.zeros(1, 1, 32, 32, dtype=torch.int64), valid))
+    loss.backward()
+    assert loss.item() == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from chiasm.contracts import Features, Frame, Sample
+from chiasm.contracts import Features, Frame, Intrinsics, Sample
+from chiasm.datasets.augment import canonical
 from chiasm.errors import ConfigError, ShapeError
 from chiasm.validation.dense import Opened, Protocol, evaluate_dense, joined, opened, predictor, task_of, ways_of
 from chiasm.validation.priors import CONSTANT, MEDIAN, POSITION, priors
@@ -65,6 +67,16 @@ def test_a_perfect_head_is_perfect_and_what_is_not_answered_is_not_scored(report
     assert [task for task in TASKS if "classes only" in report.scores[task]] == ["semantics"]
     assert (report.pictures, report.training) == (1, 2)
     assert report.classes["perfect"] == {"wall": 1.0, "floor": 1.0, "bed": None}
+
+
+def test_depth_is_answered_for_the_canonical_camera_and_scored_in_metres():
+    one = replace(sample(), camera=Intrinsics(600.0, 600.0, 39.5, 29.5))
+    said = {"depth": canonical(one).targets["depth"][None]}
+    assert (said["depth"] - one.targets["depth"]).abs().max() > 0.5
+    protocol = Protocol("rooms", ("depth",))
+    report = evaluate_dense(Opened(protocol, [one], [one]), {"ours": lambda pixels: said})
+    assert report.scores["depth"]["ours"]["RMSE (m)"] == pytest.approx(0, abs=1e-5)
+    assert report.scores["depth"][MEDIAN]["RMSE (m)"] > 0.5  # a prior is in metres already
 
 
 def test_constants_by_hand(report):

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -242,12 +242,10 @@ def train_trunk(
     DATA are folders of photographs; no labels are read. --set teacher=FILE names the quantised TFLite network. In the
     end OUT holds trunk.safetensors, for `train dense --set beginning=...`.
     """
-    from safetensors.torch import save
-
     from chiasm import zoo
     from chiasm.encoders.space import NS
     from chiasm.tasks.dense import DenseHead
-    from chiasm.training.checkpoint import replace as put
+    from chiasm.training.export import write_trunk
     from chiasm.training.recipes.dense import SPECS, SpaceNetwork
     from chiasm.training.recipes.trunk import Lessons, TrunkConfig, TrunkRecipe
 
@@ -255,7 +253,8 @@ def train_trunk(
     network = SpaceNetwork(zoo.encoder(MODEL), zoo.codec(NS.space), DenseHead(NS, tuple(SPECS.values())))
     lessons = _run(terminal, TrunkRecipe.load(resolved, data, network), out, device, devices)
     if _speaks():
-        put(out / "trunk.safetensors", save(cast(Lessons, lessons).learnt()))
+        assert isinstance(lessons, Lessons)
+        write_trunk(lessons.learnt(), out)
         _done(terminal, out, resolved.steps, ("trunk.safetensors",))
 
 

@@ -19,7 +19,8 @@ from chiasm.errors import ZooError
 from chiasm.tasks.denoise import DenoiseHead
 from chiasm.tasks.dense import ClassifyHead, DenseHead
 
-KEY, VERSION = "chiasm.head", 1
+KEY = "chiasm.head"
+VERSIONS = {"denoise": 1, "dense": 2, "classify": 2}  # of each kind of network
 HeadModule = DenoiseHead | DenseHead | ClassifyHead
 
 _MAKE: Mapping[str, Callable[[FeatureSpec, Mapping[str, Any], tuple[TaskSpec, ...]], HeadModule]] = {
@@ -38,7 +39,8 @@ def write_head(head: HeadModule) -> bytes:
         made = {"kind": "dense", "exchange": head.exchange is not None}
     else:
         made = {"kind": "classify"}
-    about = {"version": VERSION, "space": head.space, "tasks": [asdict(task) for task in head.tasks], **made}
+    told = {"version": VERSIONS[str(made["kind"])], "space": head.space}
+    about = {**told, "tasks": [asdict(task) for task in head.tasks], **made}
     held = {name: _halved(x) for name, x in head.state_dict().items()}
     return save(held, {KEY: json.dumps(about)})
 
@@ -57,9 +59,10 @@ def about_head(data: bytes, where: str) -> dict[str, Any]:
         version, kind, _, _ = about["version"], about["kind"], about["space"], about["tasks"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ZooError(f"{where} is no head (its header has no {KEY!r}); `chiasm train head` writes them") from error
-    if version != VERSION or not isinstance(kind, str) or kind not in _MAKE:
+    if not isinstance(kind, str) or version != VERSIONS.get(kind):
+        known = ", ".join(f"{name} {number}" for name, number in VERSIONS.items())
         raise ZooError(
-            f"{where} holds a head of kind {kind!r}, version {version!r}; this chiasm reads version {VERSION}"
+            f"{where} holds a head of kind {kind!r}, version {version!r}; this chiasm reads {known}, so train it again"
         )
     return about
 

@@ -94,6 +94,8 @@ def read(folder: Path, config: Mapping[str, object]) -> Checkpoint | None:
     differing = sorted(key for key in config if key != "steps" and made_with.get(key) != config[key])
     if differing:
         key = differing[0]
+        if key not in made_with:
+            raise ConfigError(f"{path} was made before there was {key}; name another --out to start anew")
         raise ConfigError(
             f"{path} was made with {key} = {made_with.get(key)!r}, not {config[key]!r}; "
             "use the same value to resume it, or another --out to start anew"

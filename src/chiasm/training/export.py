@@ -48,6 +48,11 @@ def write_trained_head(head: HeadModule, folder: Path, name: str) -> None:
     _write(folder, {name: write_head(head)})
 
 
+def write_trunk(learnt: Mapping[str, Tensor], folder: Path) -> None:
+    """Write what the recipe `trunk` leaves, float32, as `trunk.safetensors`, and `hashes.json`, into `folder`."""
+    _write(folder, {"trunk.safetensors": save(dict(learnt))})
+
+
 def halved(module: nn.Module, prefixes: tuple[str, ...]) -> dict[str, Tensor]:
     """The parameters whose names start with one of `prefixes`, in fp16 on the CPU, a copy each."""
     return {

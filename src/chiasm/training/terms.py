@@ -49,9 +49,11 @@ def term(task: TaskSpec, answer: Tensor, batch: Batch, weights: Tensor | None = 
 
 def _semantics(answer: Tensor, target: Tensor, valid: Tensor, weights: Tensor | None) -> Tensor:
     factor = target.shape[-1] // answer.shape[-1]
-    height, width = answer.shape[-2:]
+    # One pixel of each cell, next to its centre: which of the four there is all the same, and a mean is no class.
     ids = torch.where(valid, target, -1)[:, 0, factor // 2 :: factor, (factor - 1) // 2 :: factor]
-    return F.cross_entropy(answer, ids[..., :height, :width], weights, ignore_index=-1, label_smoothing=SMOOTHED)
+    if not bool((ids >= 0).any()):
+        return answer.sum() * 0.0
+    return F.cross_entropy(answer, ids, weights, ignore_index=-1, label_smoothing=SMOOTHED)
 
 
 def _edges(answer: Tensor, target: Tensor, valid: Tensor) -> Tensor:

@@ -15,6 +15,9 @@
 | nyuv2-full | the 654 test pictures, 640x480, 8      | what nyuv2 scores, from unrounded depth; not Eigen's crop  |
 |            | pixels at the border left out          |                                                            |
 
+Heads answer depth for the canonical camera; it is scored in metres where a picture's camera is known. Pictures are seen
+as large as they are, while `predict` shrinks those above 800 pixels.
+
 The last four are ready for those who own these sets, and have not been run on them.
 
 Beside the heads stand what can be said without looking (`priors.py`), from the training part of the same set. Test and
@@ -34,6 +37,7 @@ import torch
 from torch import Tensor
 
 from chiasm import zoo
+from chiasm.camera import geometry
 from chiasm.contracts import Features, Sample, TaskSpec
 from chiasm.errors import ConfigError, nearest
 from chiasm.features import layout
@@ -133,7 +137,9 @@ def evaluate_dense(data: Opened, ways: Mapping[str, Predict], tell: Callable[[],
         drawn = data.annotators(index) if data.annotators else None
         for way, predict in (*ways.items(), *known.items()):
             with torch.inference_mode():
-                maps = predict(sample.frame.pixels[None])
+                maps = dict(predict(sample.frame.pixels[None]))
+                if way in ways and "depth" in maps and sample.camera and not held.disparity:  # priors know metres
+                    maps["depth"] = geometry.metric(maps["depth"], sample.camera)
                 _score(meters[way], maps, sample, drawn)
         tell()
     return _report(data, meters)

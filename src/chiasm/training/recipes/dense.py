@@ -1,6 +1,6 @@
 """Stage 3 of arXiv:2509.20481 for what is seen: one head for semantics, depth, normals and edges on the frozen space.
 
-    sets ─► random view ─► E0 (frozen) ─► codec, half of the time ─► head ─► a term per task ─┬─► weighting ─► loss
+    sets ─► random view ─► E0 (frozen) ─► codec, now and then ──► head ─► a term per task ─┬─► weighting ─► loss
                                                                       └─► consistency terms ──┘
 
 A picture need not have every target: NYUv2 has all four, CamVid classes, BSDS500 edges, generated scenes what they are
@@ -46,7 +46,7 @@ SPECS = {
     "edges": TaskSpec("edges", 1, "logit"),
 }
 VALIDATED = 24  # samples of each set that are scored
-FRESH = tuple(f"network.head.trunk.{part}." for part in ("whole", "top", "across", "smooth"))  # not taught
+FRESH = tuple(f"head.trunk.{part}." for part in ("whole", "top", "across", "smooth"))  # parts that nobody taught
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ class DenseConfig:
     are. coded: share of pictures whose features go through the codec. weighting: see
     `training.weighting`. balance: what the terms of semantics, depth, normals and edges are multiplied with before.
     rare: how much rarer classes count more, as a power of their share. surface, outline: weights of the consistency
-    terms. beginning: a `trunk.safetensors` of the recipe `trunk`, none when empty; trunk: how fast what comes from it
-    moves, relative to the rest.
+    terms. beginning: a `trunk.safetensors` of the recipe `trunk`, none when empty; trunk: how fast the trunk's
+    taught parts move, relative to the rest.
     """
 
     tasks: tuple[str, ...] = ("semantics", "depth", "normals", "edges")
@@ -87,7 +87,7 @@ class DenseConfig:
     surface: Amount = 0.2
     outline: Amount = 0.1
     beginning: str = ""
-    trunk: Amount = 0.3
+    trunk: Positive = 0.3
     validate_every: Count = 1_000
     save_every: Count = 250
 
@@ -135,7 +135,7 @@ class PixelNetwork(nn.Module):
     def features(self, pixels: Tensor, quality: Tensor) -> Features:
         """pixels: B 3 H W; quality is not read."""
         fine = self.fine(4.0 * (pixels - 0.5))  # B w H/2 W/2
-        return Features({"context": 10.0 * self.coarse(fine), "detail": 10.0 * fine})  # as large as the space's
+        return Features({"context": self.coarse(fine), "detail": fine})
 
     def forward(self, pixels: Tensor, quality: Tensor) -> dict[str, Tensor]:
         """The head's answers; see `features`."""
@@ -213,7 +213,7 @@ class DenseRecipe:
         return rarity(counts, self.config.rare) if counts.sum() else torch.ones_like(counts)
 
     def views(self, share: float) -> Augment:
-        """Of `share` of the largest size, in whole cells of the trunk's coarsest map."""
+        """Of `share` of the largest size, rounded to the trunk's coarsest cells; the zoom follows the share."""
         config = self.config
         height, width = (max(1, round(share * edge / GRID)) * GRID for edge in (config.height, config.width))
         zoom = (share * config.zoom[0], share * config.zoom[1])
@@ -225,7 +225,8 @@ class DenseRecipe:
         return DenseObjective(self.network, self.config.tasks, self.config.weighting)
 
     def pace(self, name: str) -> float:
-        if self.config.beginning and ".trunk." in name and not name.startswith(FRESH):
+        within = name.removeprefix("network.")
+        if self.config.beginning and within.startswith("head.trunk.") and not within.startswith(FRESH):
             return self.config.trunk
         return 0.1 if name.endswith("log_variance") else 1.0
 
@@ -293,15 +294,21 @@ def _scores(
 
 def begin(network: nn.Module, file: Path) -> None:
     """Give a network what the recipe `trunk` taught it. Raises ConfigError when the file is not of such a network."""
+    wanted = {
+        name for name in network.state_dict()
+        if name.startswith(("head.trunk.", "fine.", "coarse.")) and not name.startswith(FRESH)
+    }  # fmt: skip
     try:
         held = load_file(file)
-        missing = network.load_state_dict(held, strict=False)
+        if other := sorted(wanted ^ set(held)):
+            raise ConfigError(
+                f"{file}: expected a trunk that was taught to this network, which has {len(wanted)} parts, got "
+                f"{len(held)}, differing in {other[0]}; see `train trunk`"
+            )
+        network.load_state_dict(held, strict=False)
     except (OSError, SafetensorError, RuntimeError) as error:
         told = str(error).splitlines()[-1].strip()
         raise ConfigError(f"{file}: expected a trunk of the recipe `trunk`, got {told}; see `train trunk`") from error
-    if missing.unexpected_keys or not held:
-        told = missing.unexpected_keys[0] if held else "nothing"
-        raise ConfigError(f"{file}: expected a trunk for this network, got {told}; was it taught to another one?")
 
 
 def _checked(config: DenseConfig, folders: Sequence[Path], known: Sequence[str]) -> None:
@@ -311,6 +318,8 @@ def _checked(config: DenseConfig, folders: Sequence[Path], known: Sequence[str])
             f"expected {len(known) + 2} odds and a balance of {len(SPECS)}, got {list(config.odds)} and "
             f"{list(config.balance)}"
         )
+    if config.height % GRID or config.width % GRID:
+        raise ConfigError(f"expected views of multiples of {GRID} pixels, got {config.height} x {config.width}")
     unknown = [folder for folder in folders if folder.name not in known]
     if unknown or not folders:
         raise ConfigError(

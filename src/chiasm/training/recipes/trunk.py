@@ -27,7 +27,7 @@ from chiasm.datasets.pictures import held_out
 from chiasm.errors import ConfigError
 from chiasm.tasks.trunk import Trunk
 from chiasm.training.coding import qualities
-from chiasm.training.recipes.dense import PixelNetwork, SpaceNetwork
+from chiasm.training.recipes.dense import FRESH, PixelNetwork, SpaceNetwork
 from chiasm.training.teacher import EDGE, LEVELS, Teacher, endow, unexplained
 
 VALIDATED = 64  # pictures
@@ -52,7 +52,7 @@ class TrunkConfig:
     weight_decay: Amount = 0.0
     seed: int = 1
     coded: Share = 0.2
-    weights: tuple[float, ...] = (2.0, 1.0, 1.0, 1.0)
+    weights: tuple[float, ...] = (20.0, 1.0, 1.0, 0.5)
     validate_every: Count = 500
     save_every: Count = 250
 
@@ -65,6 +65,7 @@ class Lessons(nn.Module):
         self.network = network.requires_grad_(False)
         for part in self.learning():
             part.requires_grad_(True)
+        self.train()  # the loop begins as it finds a module
 
     @property
     def trunk(self) -> Trunk:
@@ -90,7 +91,7 @@ class Lessons(nn.Module):
         return {
             name: value.detach().cpu().contiguous()
             for name, value in self.network.state_dict().items()
-            if name.startswith(("head.trunk.", "fine.", "coarse."))
+            if name.startswith(("head.trunk.", "fine.", "coarse.")) and not name.startswith(FRESH)
         }
 
 
@@ -109,20 +110,24 @@ class TrunkRecipe:
 
         Raises ConfigError when there is no teacher, or a folder has too few pictures.
         """
-        if not config.teacher or len(config.weights) != len(LEVELS):
-            raise ConfigError(
-                f"expected a teacher, a TFLite file, and {len(LEVELS)} weights, got {config.teacher!r} and "
-                f"{list(config.weights)}; --set teacher=FILE"
-            )
+        if len(config.weights) != len(LEVELS):
+            raise ConfigError(f"expected {len(LEVELS)} weights, one for each map, got {list(config.weights)}")
+        if not Path(config.teacher).is_file():
+            raise ConfigError(f"expected a teacher, a TFLite file, got {config.teacher!r}; --set teacher=FILE")
         sets: list[SampleSet] = []
         judged: list[Tensor] = []
-        plain = Augment(EDGE, EDGE, (0.7, 0.7), 0.9, 0, 0, 0, 0, 0, 0, 0, grey=0, blur=0, noise=0, jpeg=0)
+        plain = Augment(EDGE, EDGE, (0.9, 0.9), 1.0, 0, 0, 0, 0, 0, 0, 0, grey=0, blur=0, noise=0, jpeg=0)
         for folder in folders:
             training, others = Photographs.load(folder).split(held_out)
             sets.append(training)
-            for index in range(min(len(others), VALIDATED // len(folders))):
+            for index in range(min(len(others), max(1, VALIDATED // len(folders)))):
                 draws = torch.Generator().manual_seed(index)
                 judged.append(augmented(others[index], plain, draws).frame.pixels)
+        if not judged:
+            raise ConfigError(
+                f"{folders[0]}: expected enough pictures to hold some out, one in ten, got {len(sets[0])} for training "
+                "and none to judge by; add some"
+            )
         odds = tuple(len(held) ** 0.5 for held in sets)
         return TrunkRecipe(config, Mixture(tuple(sets), odds), judged, network)
 
