@@ -16,7 +16,6 @@ from __future__ import annotations
 import json
 import resource
 from argparse import Namespace
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -24,7 +23,6 @@ from typing import Literal
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 import workbench
 from chiasm import config as configs
@@ -33,7 +31,6 @@ from chiasm.contracts import Features
 from chiasm.datasets import joined
 from chiasm.datasets.scenes import Scenes
 from chiasm.encoders.space import NS
-from chiasm.features.layout import crop, pad, padded
 from chiasm.pipeline import Pipeline
 from chiasm.tasks.dense import DenseHead
 from chiasm.tasks.trunk import folded
@@ -41,7 +38,6 @@ from chiasm.training.loop import Where, train
 from chiasm.training.recipes.dense import SPECS, DenseConfig, DenseRecipe, PixelNetwork
 from chiasm.training.recipes.trunk import TrunkConfig, TrunkRecipe
 from chiasm.validation import dense
-from chiasm.validation.semantics import raised
 
 SIZE = (240, 320)
 
@@ -136,15 +132,7 @@ def way(run: Path, pipeline: Pipeline, protocol: dense.Protocol) -> dense.Predic
         network = pixel_network(tuple(held.metadata()["tasks"].split(",")))
     network.load_state_dict(load_file(file))
     fast = folded(network)
-    heads = dense.selected(fast.head, protocol)
-
-    def predict(pixels: Tensor) -> Mapping[str, Tensor]:
-        size = (pixels.shape[-2], pixels.shape[-1])
-        whole = padded(size, 4)
-        maps = heads(fast.features(pad(pixels, whole), torch.zeros(1)))
-        return {task: crop(raised(x, whole), size) for task, x in maps.items()}
-
-    return predict
+    return dense.reading(lambda pixels: fast.features(pixels, torch.zeros(1)), dense.selected(fast.head, protocol), 4)
 
 
 def main() -> None:

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from chiasm.datasets.photographs import Photographs
-from chiasm.datasets.pictures import held_out
+from chiasm.contracts import Frame, Sample
+from chiasm.datasets.batches import Mixture
 from chiasm.encoders.space import NS
 from chiasm.errors import ConfigError
 from chiasm.tasks.dense import DenseHead
@@ -92,6 +92,19 @@ def test_nothing_is_explained_by_the_mean_and_everything_by_itself():
     assert unexplained(taught.flip(0), taught) > 1.5
 
 
+def one_picture() -> Mixture:
+    class One:
+        tasks, names = (), ("one",)
+
+        def __len__(self) -> int:
+            return 1
+
+        def __getitem__(self, index: int) -> Sample:
+            return Sample("one", Frame(torch.zeros(3, 8, 8)), {}, {})
+
+    return Mixture((One(),), (1.0,))
+
+
 @pytest.fixture
 def lessons(stub, tmp_path, monkeypatch) -> TrunkRecipe:
     """A recipe on twelve random pictures whose teacher is the stub."""
@@ -109,7 +122,7 @@ def lessons(stub, tmp_path, monkeypatch) -> TrunkRecipe:
 
 
 def test_only_what_stands_before_the_blocks_learns(lessons, tmp_path):
-    assert len(lessons.mixture.sets[0]) + len(lessons.judged) == 12
+    assert len(lessons.training[0].pictures) + len(lessons.held_out.pictures) == 12
     module = lessons.modules().train()
     assert isinstance(module, Lessons)
     before = {name: value.clone() for name, value in module.state_dict().items()}
@@ -136,7 +149,7 @@ def test_the_loop_moves_no_block_and_resumes_exactly(lessons, tmp_path):
             config = replace(lessons.config, steps=each, validate_every=2, save_every=1)
             torch.manual_seed(0)
             network = PixelNetwork(DenseHead(NS, (SPECS["depth"],)))
-            recipe = TrunkRecipe(config, lessons.mixture, lessons.judged[:1], network)
+            recipe = TrunkRecipe(config, lessons.training, lessons.held_out, network)
             module = train(recipe, tmp_path / name, Where("cpu", precision="32-true"), lambda line: None)
         return module
 
@@ -166,7 +179,7 @@ def test_dense_begins_with_what_was_taught(lessons, tmp_path):
     weight = fresh.head.trunk.stages[2][0].expand[0].weight
     assert torch.equal(weight, module.trunk.stages[2][0].expand[0].weight)
     assert torch.equal(fresh.fine[0][0].weight, module.network.fine[0][0].weight)
-    paced = DenseRecipe(DenseConfig(beginning="x", trunk=0.25), lessons.mixture, {}, fresh)
+    paced = DenseRecipe(DenseConfig(beginning="x", trunk=0.25), one_picture(), {}, fresh)
     names = ("network.head.trunk.stages.0.0.expand.0.weight", "network.head.trunk.top.weight", "network.head.own.depth")
     assert [paced.pace(name) for name in names] == [0.25, 1.0, 1.0]
     save_file({"head.trunk.other": torch.zeros(1)}, tmp_path / "other.safetensors")
@@ -176,20 +189,11 @@ def test_dense_begins_with_what_was_taught(lessons, tmp_path):
         begin(fresh, tmp_path / "none.safetensors")
 
 
-def test_photographs_have_no_targets_and_some_are_held_out(tmp_path):
-    for index in range(30):
-        Image.new("RGB", (9, 5) if index else (1280, 640), (255, 0, 0)).save(tmp_path / f"{index:02}.png")
-    (tmp_path / "broken.jpg").write_bytes(b"no picture")
-    held = Photographs.load(tmp_path)
-    assert (len(held), held.skipped) == (30, 1)
-    training, others = held.split(held_out)
-    assert sorted(training.names + others.names) == sorted(held.names)
-    assert 0 < len(others) < 10
-    assert held[0].frame.pixels.shape == (3, 320, 640)
-    assert training[1].frame.pixels[:, 0, 0].tolist() == [1.0, 0.0, 0.0]
-    assert not training[0].targets
-    with pytest.raises(ConfigError, match="expected more than 30 pictures"):
-        held.split(lambda name: True)
+def test_views_are_of_whole_pictures_however_large(lessons):
+    large = torch.zeros(3, 1200, 1600)
+    large[:, :, 800:] = 1.0  # a crop of 224 pixels would be black or white
+    shares = [lessons._view(large, torch.Generator().manual_seed(seed)).mean().item() for seed in range(8)]
+    assert sum(0.1 < share < 0.9 for share in shares) >= 4
 
 
 def test_what_cannot_teach_is_one_sentence(tmp_path):
@@ -198,11 +202,7 @@ def test_what_cannot_teach_is_one_sentence(tmp_path):
         TrunkRecipe.load(TrunkConfig(), [tmp_path], network)
     (tmp_path / "teacher.tflite").touch()
     config = TrunkConfig(teacher=str(tmp_path / "teacher.tflite"))
-    with pytest.raises(ConfigError, match="expected photographs, got none that can be read"):
-        TrunkRecipe.load(config, [tmp_path], network)
-    for index in range(3):
-        Image.new("RGB", (9, 5)).save(tmp_path / f"{index:02}.png")
-    with pytest.raises(ConfigError, match="expected enough pictures to hold some out, .* got 3"):
+    with pytest.raises(ConfigError, match="found no readable picture"):
         TrunkRecipe.load(config, [tmp_path], network)
     pytest.importorskip("ai_edge_litert")
     (tmp_path / "no.tflite").write_bytes(b"nothing")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, fields, replace
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -31,8 +32,26 @@ def train() -> None:
     """Train weights by a recipe."""
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What every recipe is asked with."""
+
+    data: tuple[Path, ...]
+    out: Path
+    config: Path | None
+    overrides: tuple[str, ...]
+    device: str
+    devices: int
+
+
 def recipe_options(command: Command) -> Command:
-    """The options of every recipe."""
+    """The options of every recipe, which reach the command as one `Asked`."""
+    wanted = [each.name for each in fields(Asked)]
+
+    @wraps(command)
+    def gathered(**given: Any) -> Any:
+        return command(asked=Asked(**{name: given.pop(name) for name in wanted}), **given)
+
     folder = click.Path(exists=True, file_okay=False, path_type=Path)
     for option in reversed(
         (
@@ -52,8 +71,8 @@ def recipe_options(command: Command) -> Command:
             click.option("--devices", type=click.IntRange(1), default=1, show_default=True, help="How many of them."),
         )
     ):
-        command = option(command)
-    return command
+        gathered = option(gathered)
+    return gathered
 
 
 def _resolved(terminal: Terminal, kind: type[C], config: Path | None, overrides: Sequence[str]) -> C:
@@ -101,15 +120,7 @@ def _figure(value: object) -> str:
 @recipe_options
 @options.common
 @options.pass_terminal
-def train_space(
-    terminal: Terminal,
-    data: tuple[Path, ...],
-    out: Path,
-    config: Path | None,
-    overrides: tuple[str, ...],
-    device: str,
-    devices: int,
-) -> None:
+def train_space(terminal: Terminal, asked: Asked) -> None:
     """Build the space: encoder, decoder and codec tables.
 
     A run that was interrupted goes on where its last checkpoint was, bit for bit. OUT holds log.jsonl, grids of
@@ -118,28 +129,20 @@ def train_space(
     from chiasm.training.export import release
     from chiasm.training.recipes.space import SpaceConfig, SpaceObjective, SpaceRecipe
 
-    resolved = _resolved(terminal, SpaceConfig, config, overrides)
-    recipe = SpaceRecipe.load(resolved, data)
-    objective = _run(terminal, recipe, out, device, devices)
+    resolved = _resolved(terminal, SpaceConfig, asked.config, asked.overrides)
+    recipe = SpaceRecipe.load(resolved, asked.data)
+    objective = _run(terminal, recipe, asked.out, asked.device, asked.devices)
     if _speaks():
         assert isinstance(objective, SpaceObjective)
-        release(objective, recipe, out)
-        _done(terminal, out, resolved.steps, ("ns.safetensors", "tables.bin"))
+        release(objective, recipe, asked.out)
+        _done(terminal, asked.out, resolved.steps, ("ns.safetensors", "tables.bin"))
 
 
 @train.command("raw")
 @recipe_options
 @options.common
 @options.pass_terminal
-def train_raw(
-    terminal: Terminal,
-    data: tuple[Path, ...],
-    out: Path,
-    config: Path | None,
-    overrides: tuple[str, ...],
-    device: str,
-    devices: int,
-) -> None:
+def train_raw(terminal: Terminal, asked: Asked) -> None:
     """Bring camera mosaics into the space: the RAW encoder.
 
     Photographs are seen through synthetic sensors of a pinned range; the shipped encoder and decoder are frozen and
@@ -149,27 +152,19 @@ def train_raw(
     from chiasm.training.export import write_weights
     from chiasm.training.recipes.raw import RawConfig, RawRecipe, Teacher
 
-    resolved = _resolved(terminal, RawConfig, config, overrides)
+    resolved = _resolved(terminal, RawConfig, asked.config, asked.overrides)
     teacher = Teacher(zoo.encoder(MODEL), zoo.reconstructor(MODEL), zoo.codec(zoo.entry(MODEL).space))
-    student = _run(terminal, RawRecipe.load(resolved, data, teacher), out, device, devices)
+    student = _run(terminal, RawRecipe.load(resolved, asked.data, teacher), asked.out, asked.device, asked.devices)
     if _speaks():
-        write_weights(student, "encoder.", out, "raw.safetensors")
-        _done(terminal, out, resolved.steps, ("raw.safetensors",))
+        write_weights(student, "encoder.", asked.out, "raw.safetensors")
+        _done(terminal, asked.out, resolved.steps, ("raw.safetensors",))
 
 
 @train.command("denoise")
 @recipe_options
 @options.common
 @options.pass_terminal
-def train_denoise(
-    terminal: Terminal,
-    data: tuple[Path, ...],
-    out: Path,
-    config: Path | None,
-    overrides: tuple[str, ...],
-    device: str,
-    devices: int,
-) -> None:
+def train_denoise(terminal: Terminal, asked: Asked) -> None:
     """Train the head that reads clean pictures from noisy features.
 
     The shipped encoder is frozen. In the end OUT holds denoise.safetensors (weights).
@@ -180,30 +175,22 @@ def train_denoise(
     from chiasm.training.export import write_trained_head
     from chiasm.training.recipes.denoise import DenoiseConfig, DenoiseRecipe, SpaceDenoiser
 
-    resolved = _resolved(terminal, DenoiseConfig, config, overrides)
+    resolved = _resolved(terminal, DenoiseConfig, asked.config, asked.overrides)
     head = DenoiseHead(NS)
     head.begin(zoo.reconstructor(MODEL).state_dict())
     network = SpaceDenoiser(zoo.encoder(MODEL), zoo.codec(zoo.entry(MODEL).space), head)
-    trained = _run(terminal, DenoiseRecipe.load(resolved, data, network), out, device, devices)
+    trained = _run(terminal, DenoiseRecipe.load(resolved, asked.data, network), asked.out, asked.device, asked.devices)
     if _speaks():
         assert isinstance(trained, SpaceDenoiser)
-        write_trained_head(trained.head, out, "denoise.safetensors")
-        _done(terminal, out, resolved.steps, ("denoise.safetensors",))
+        write_trained_head(trained.head, asked.out, "denoise.safetensors")
+        _done(terminal, asked.out, resolved.steps, ("denoise.safetensors",))
 
 
 @train.command("dense")
 @recipe_options
 @options.common
 @options.pass_terminal
-def train_dense(
-    terminal: Terminal,
-    data: tuple[Path, ...],
-    out: Path,
-    config: Path | None,
-    overrides: tuple[str, ...],
-    device: str,
-    devices: int,
-) -> None:
+def train_dense(terminal: Terminal, asked: Asked) -> None:
     """Train the head that answers semantics, depth, normals and edges.
 
     DATA are folders called nyuv2, camvid or bsds500; generated scenes come along. The shipped encoder is frozen. In
@@ -215,28 +202,20 @@ def train_dense(
     from chiasm.training.export import write_trained_head
     from chiasm.training.recipes.dense import DenseConfig, DenseRecipe, SpaceNetwork, specs_of
 
-    resolved = _resolved(terminal, DenseConfig, config, overrides)
+    resolved = _resolved(terminal, DenseConfig, asked.config, asked.overrides)
     head = DenseHead(NS, specs_of(resolved.tasks))
     network = SpaceNetwork(zoo.encoder(MODEL), zoo.codec(NS.space), head)
-    _run(terminal, DenseRecipe.load(resolved, data, network), out, device, devices)
+    _run(terminal, DenseRecipe.load(resolved, asked.data, network), asked.out, asked.device, asked.devices)
     if _speaks():
-        write_trained_head(network.head, out, "dense.safetensors")
-        _done(terminal, out, resolved.steps, ("dense.safetensors",))
+        write_trained_head(network.head, asked.out, "dense.safetensors")
+        _done(terminal, asked.out, resolved.steps, ("dense.safetensors",))
 
 
 @train.command("trunk")
 @recipe_options
 @options.common
 @options.pass_terminal
-def train_trunk(
-    terminal: Terminal,
-    data: tuple[Path, ...],
-    out: Path,
-    config: Path | None,
-    overrides: tuple[str, ...],
-    device: str,
-    devices: int,
-) -> None:
+def train_trunk(terminal: Terminal, asked: Asked) -> None:
     """Teach the trunk of dense heads what MobileNetV2 sees.
 
     DATA are folders of photographs; no labels are read. --set teacher=FILE names the quantised TFLite network. In the
@@ -249,13 +228,13 @@ def train_trunk(
     from chiasm.training.recipes.dense import SPECS, SpaceNetwork
     from chiasm.training.recipes.trunk import Lessons, TrunkConfig, TrunkRecipe
 
-    resolved = _resolved(terminal, TrunkConfig, config, overrides)
+    resolved = _resolved(terminal, TrunkConfig, asked.config, asked.overrides)
     network = SpaceNetwork(zoo.encoder(MODEL), zoo.codec(NS.space), DenseHead(NS, tuple(SPECS.values())))
-    lessons = _run(terminal, TrunkRecipe.load(resolved, data, network), out, device, devices)
+    lessons = _run(terminal, TrunkRecipe.load(resolved, asked.data, network), asked.out, asked.device, asked.devices)
     if _speaks():
         assert isinstance(lessons, Lessons)
-        write_trunk(lessons.learnt(), out)
-        _done(terminal, out, resolved.steps, ("trunk.safetensors",))
+        write_trunk(lessons.learnt(), asked.out)
+        _done(terminal, asked.out, resolved.steps, ("trunk.safetensors",))
 
 
 @train.command("head")

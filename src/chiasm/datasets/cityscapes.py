@@ -17,14 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from chiasm.contracts import Frame, Sample
 from chiasm.datasets.camvid import CLASSES, SEMANTICS, VOID
 from chiasm.datasets.folders import by_name
-from chiasm.datasets.labels import check_ids, grey, picture, semantics, wrong_size
+from chiasm.datasets.labels import check_ids, grey, halved, picture, semantics, wrong_size
 from chiasm.errors import ConfigError, nearest
 
 TASKS = (SEMANTICS,)
@@ -82,17 +80,6 @@ class Cityscapes:
         classes, labelled = semantics(_of_camvid(ids[::2, ::2]), VOID)
         frame = Frame(halved(pixels, self._images[index]))
         return Sample(self.names[index], frame, {"semantics": classes}, {"semantics": labelled})
-
-
-def halved(pixels: NDArray[np.uint8], path: Path) -> Tensor:
-    """sRGB H x W x 3 to float32 3 H/2 W/2 in [0, 1], the mean of 2 x 2. Raises ConfigError when H or W is odd."""
-    height, width = pixels.shape[:2]
-    if height % 2 or width % 2:
-        raise ConfigError(
-            f"{path}: expected an even height and width, to be halved, got {height} x {width}; take the original file"
-        )
-    quads = torch.from_numpy(pixels.reshape(height // 2, 2, width // 2, 2, 3).sum((1, 3), dtype=np.float32))
-    return (quads / (4 * 255)).permute(2, 0, 1).contiguous()
 
 
 def _of_camvid(ids: NDArray[Any]) -> NDArray[np.uint8]:

@@ -183,6 +183,17 @@ class Held:
         return torch.from_numpy(self._pictures[index].astype(np.float32)) / 255.0
 
 
+def halved(pixels: NDArray[np.uint8], path: Path) -> Tensor:
+    """sRGB H x W x 3 to float32 3 H/2 W/2 in [0, 1], the mean of 2 x 2. Raises ConfigError when H or W is odd."""
+    height, width = pixels.shape[:2]
+    if height % 2 or width % 2:
+        raise ConfigError(
+            f"{path}: expected an even height and width, to be halved, got {height} x {width}; take the original file"
+        )
+    quads = torch.from_numpy(pixels.reshape(height // 2, 2, width // 2, 2, 3).sum((1, 3), dtype=np.float32))
+    return (quads / (4 * 255)).permute(2, 0, 1).contiguous()
+
+
 def _normals(values: NDArray[np.uint8], path: Path) -> tuple[Tensor, Tensor]:
     """RGB H x W x 3 to unit normals 3 H W. Raises ConfigError when most of them point away from the camera."""
     rough = torch.from_numpy(values.astype(np.float32)).permute(2, 0, 1) / 127.5 - 1.0

@@ -31,7 +31,7 @@ from scipy.io.matlab import MatReadError  # type: ignore[import-untyped]
 from chiasm.camera import geometry
 from chiasm.contracts import Frame, Sample
 from chiasm.datasets import nyuv2
-from chiasm.datasets.hypersim import dataset, hdf5
+from chiasm.datasets.hdf5 import dataset, hdf5
 from chiasm.datasets.labels import boundaries, closed, semantics
 from chiasm.datasets.nyuv2 import FULL, TASKS, VOID
 from chiasm.errors import ConfigError, ImageError, nearest

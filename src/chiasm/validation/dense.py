@@ -56,7 +56,6 @@ TRAINING = 200  # pictures that priors are made of, spread evenly over the train
 
 Annotators = Callable[[int], Tensor]  # place of a sample -> bool A x H x W
 Heads = Callable[[Features], Mapping[str, Tensor]]  # features -> task -> 1 C h w
-Coded = Callable[[Features, int], Features]
 Curve = tuple[tuple[float, float, float], ...]
 
 
@@ -151,7 +150,14 @@ def predictor(pipeline: Pipeline, heads: Heads, quality: int | None = None) -> P
     H and W need be no multiple of the grid: the right and lower border is repeated up to one. The maps are raised by
     bilinear resampling and cropped to H x W.
     """
-    return partial(_predicted, pipeline.coder.encode, pipeline.coded, heads, pipeline.spec.grid, quality)
+    encode = pipeline.coder.encode
+    through = encode if quality is None else lambda pixels: pipeline.coded(encode(pixels), quality)
+    return reading(through, heads, pipeline.spec.grid)
+
+
+def reading(encode: Callable[[Tensor], Features], heads: Heads, grid: int) -> Predict:
+    """The same of any encoder, B 3 H W to features, that wants multiples of `grid`."""
+    return partial(_predicted, encode, heads, grid)
 
 
 def ways_of(pipeline: Pipeline, heads: Heads, qualities: Sequence[int] = QUALITIES) -> dict[str, Predict]:
@@ -298,12 +304,11 @@ def _whole(dataset: _Indexed) -> _Part:
 
 @torch.inference_mode()
 def _predicted(
-    encode: Callable[[Tensor], Features], coded: Coded, heads: Heads, grid: int, quality: int | None, pixels: Tensor
+    encode: Callable[[Tensor], Features], heads: Heads, grid: int, pixels: Tensor
 ) -> Mapping[str, Tensor]:
     size = int(pixels.shape[-2]), int(pixels.shape[-1])
     whole = layout.padded(size, grid)
-    features = encode(layout.pad(pixels, whole))
-    maps = heads(features if quality is None else coded(features, quality))
+    maps = heads(encode(layout.pad(pixels, whole)))
     return {task: layout.crop(raised(x, whole), size) for task, x in maps.items()}
 
 

@@ -73,13 +73,13 @@ class DenseConfig:
     zoom: tuple[float, float] = (0.6, 1.6)
     fill: Share = 0.9
     colours: Amount = 1.0
-    rate: Positive = 1.5e-3
+    rate: Positive = 1.2e-3
     warmup: Annotated[int, Range(low=0)] = 200
     decay: Share = 0.998
     weight_decay: Amount = 0.05
     seed: int = 1
     odds: tuple[float, ...] = (4.0, 2.0, 1.0, 0.7, 0.3)
-    scenes: Count = 300
+    scenes: Count = 150
     coded: Share = 0.3
     weighting: Way = "dwa"
     balance: tuple[float, ...] = (1.0, 2.5, 4.0, 4.0)

@@ -20,17 +20,17 @@ import torch
 from torch import Tensor, nn
 
 from chiasm.config import Amount, Count, Positive, Range, Share
+from chiasm.contracts import Frame, Sample
 from chiasm.datasets.augment import Augment, augmented
-from chiasm.datasets.batches import Mixture, SampleSet, collate
-from chiasm.datasets.photographs import Photographs
-from chiasm.datasets.pictures import held_out
+from chiasm.datasets.pictures import PictureSet
 from chiasm.errors import ConfigError
 from chiasm.tasks.trunk import Trunk
 from chiasm.training.coding import qualities
 from chiasm.training.recipes.dense import FRESH, PixelNetwork, SpaceNetwork
+from chiasm.training.recipes.sources import read_sets
 from chiasm.training.teacher import EDGE, LEVELS, Teacher, endow, unexplained
 
-VALIDATED = 64  # pictures
+LONGEST = 640  # pixels of the longer side that a picture is seen with, at most
 NEUTRAL = 64  # pictures that the norms of the teacher's blocks are set with
 
 
@@ -100,48 +100,42 @@ class TrunkRecipe:
     """The recipe `trunk`."""
 
     config: TrunkConfig
-    mixture: Mixture
-    judged: Sequence[Tensor]
+    training: tuple[PictureSet, ...]
+    held_out: PictureSet
     network: SpaceNetwork | PixelNetwork
 
     @staticmethod
     def load(config: TrunkConfig, folders: Sequence[Path], network: SpaceNetwork | PixelNetwork) -> TrunkRecipe:
-        """Photographs below `folders`, drawn from each by the root of how many it has; a tenth is held out.
-
-        Raises ConfigError when there is no teacher, or a folder has too few pictures.
-        """
+        """Read every photograph below `folders`; see `read_sets`. Raises ConfigError, too when there is no teacher."""
         if len(config.weights) != len(LEVELS):
             raise ConfigError(f"expected {len(LEVELS)} weights, one for each map, got {list(config.weights)}")
         if not Path(config.teacher).is_file():
             raise ConfigError(f"expected a teacher, a TFLite file, got {config.teacher!r}; --set teacher=FILE")
-        sets: list[SampleSet] = []
-        judged: list[Tensor] = []
-        plain = Augment(EDGE, EDGE, (0.9, 0.9), 1.0, 0, 0, 0, 0, 0, 0, 0, grey=0, blur=0, noise=0, jpeg=0)
-        for folder in folders:
-            training, others = Photographs.load(folder).split(held_out)
-            sets.append(training)
-            for index in range(min(len(others), max(1, VALIDATED // len(folders)))):
-                draws = torch.Generator().manual_seed(index)
-                judged.append(augmented(others[index], plain, draws).frame.pixels)
-        if not judged:
-            raise ConfigError(
-                f"{folders[0]}: expected enough pictures to hold some out, one in ten, got {len(sets[0])} for training "
-                "and none to judge by; add some"
-            )
-        odds = tuple(len(held) ** 0.5 for held in sets)
-        return TrunkRecipe(config, Mixture(tuple(sets), odds), judged, network)
+        return TrunkRecipe(config, *read_sets(folders), network)
 
     @cached_property
     def teacher(self) -> Teacher:
         return Teacher(Path(self.config.teacher))
 
-    @cached_property
-    def views(self) -> Augment:
-        return Augment(EDGE, EDGE, self.config.zoom, fill=0.9)
+    def _view(self, pixels: Tensor, draws: torch.Generator) -> Tensor:
+        """A random view of a picture 3 H W; large pictures are seen as if they were LONGEST pixels long."""
+        shrink = min(1.0, LONGEST / max(pixels.shape[-2:]))
+        views = Augment(EDGE, EDGE, (shrink * self.config.zoom[0], shrink * self.config.zoom[1]), fill=0.9)
+        return augmented(Sample("", Frame(pixels), {}, {}), views, draws).frame.pixels
 
     def _drawn(self, count: int, draws: torch.Generator) -> Tensor:
-        samples = self.mixture.draw(count, draws)
-        return collate([augmented(sample, self.views, draws) for sample in samples], ()).pixels
+        """Random views, count 3 EDGE EDGE; a folder is drawn by the root of how many pictures it has."""
+        sizes = torch.tensor([len(held.pictures) for held in self.training], dtype=torch.float32)
+        picks = torch.multinomial(sizes.sqrt(), count, replacement=True, generator=draws).tolist()
+        places = torch.rand(count, generator=draws).tolist()
+        chosen = [(self.training[pick], place) for pick, place in zip(picks, places, strict=True)]
+        return torch.stack([self._view(held.tensor(int(at * len(held.pictures))), draws) for held, at in chosen])
+
+    @cached_property
+    def judged(self) -> Tensor:
+        """One view of each held-out picture, the same each time: B 3 EDGE EDGE."""
+        each = range(len(self.held_out.pictures))
+        return torch.stack([self._view(self.held_out.tensor(i), torch.Generator().manual_seed(i)) for i in each])
 
     def modules(self) -> Lessons:
         pixels = self._drawn(NEUTRAL, torch.Generator().manual_seed(self.config.seed))
@@ -169,7 +163,7 @@ class TrunkRecipe:
         for pixels in self.judged:
             for level, found in zip(own, module(pixels[None].to(device), torch.zeros(1)), strict=True):
                 level.append(found.float().cpu())
-        taught = self.teacher(torch.stack(list(self.judged)))
+        taught = self.teacher(self.judged)
         return {
             f"h{4 << index}": round(float(unexplained(torch.cat(level), its)), 4)
             for index, (level, its) in enumerate(zip(own, taught, strict=True))
