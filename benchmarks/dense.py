@@ -21,8 +21,10 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 import workbench
 from chiasm import config as configs
@@ -132,7 +134,11 @@ def way(run: Path, pipeline: Pipeline, protocol: dense.Protocol) -> dense.Predic
         network = pixel_network(tuple(held.metadata()["tasks"].split(",")))
     network.load_state_dict(load_file(file))
     fast = folded(network)
-    return dense.reading(lambda pixels: fast.features(pixels, torch.zeros(1)), dense.selected(fast.head, protocol), 4)
+
+    def seen(pixels: Tensor, factor: int) -> Features:
+        return fast.features(F.avg_pool2d(pixels, factor), torch.zeros(1))
+
+    return dense.reading(seen, dense.selected(fast.head, protocol), 4)
 
 
 def main() -> None:

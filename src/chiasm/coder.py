@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from chiasm.camera.sensor import condition
@@ -23,6 +22,7 @@ from chiasm.contracts import Features, FeatureSpec, Packet
 from chiasm.encoders.space import RECEPTIVE_FIELD as SEES
 from chiasm.errors import ImageError, PacketError
 from chiasm.features.layout import Window, assemble, count, crop, cut, pad, padded, tiles
+from chiasm.features.working import shrink
 from chiasm.packets import bitstream
 from chiasm.packets.codec import TransformCodec
 from chiasm.tasks.reconstruct import RECEPTIVE_FIELD as DRAWS
@@ -119,23 +119,27 @@ class PictureCoder:
         parts = ((window, reader.maps(index)) for index, window in enumerate(reader.windows))
         return Features(assemble(whole, parts, self.strides))
 
-    def shrunk(self, packet: Packet, factor: int) -> Features:
-        """All features of a packet, each the mean of `factor` x `factor` places: float32 maps 1 C ceil(H/s/factor) ...
+    def shrunk(self, packet: Packet, factor: int, halve: Draw) -> Features:
+        """Features of the picture at 1 / `factor` of its size: float32 maps 1 C ceil(H/s/factor) and so on.
 
-        factor: a power of two, such that a tile holds whole cells. Places beyond the picture repeat its last ones.
+        factor: a power of two, such that a tile holds whole cells; 1 leaves all as it was stored. Else `context` alone
+        is read, `halve` draws the picture at half its size from it, and the encoder sees that, as small as asked.
+        Means of features would not do: oriented edges cancel. Places beyond the picture repeat its last ones.
         """
-        reader = _TileReader(self, packet, None)
+        if factor == 1:
+            return self.unpack(packet)
+        reader = _TileReader(self, packet, ("context",))
         unit = self.spec.grid * factor
         if packet.tile % unit and len(reader.windows) > 1:
             raise PacketError(f"tiles of {packet.tile} pixels hold no whole cells of {unit}; take a smaller factor")
-        strides = {name: stride * factor for name, stride in self.strides.items()}
         parts = []
         for index, window in enumerate(reader.windows):
-            outer = Window(window.top, window.left, *padded((window.bottom, window.right), unit))
-            sizes = {name: (outer.size[0] // stride, outer.size[1] // stride) for name, stride in self.strides.items()}
-            maps = {name: F.avg_pool2d(pad(x, sizes[name]), factor) for name, x in reader.maps(index).items()}
-            parts.append((outer, maps))
-        return Features(assemble(Window(0, 0, *padded(reader.size, unit)), parts, strides))
+            half = halve(Features(reader.around(index, DRAWS)))  # 1 3 h/2 w/2 over the tile and what is around it
+            inner = window.within(window.grown(DRAWS, reader.size))
+            whole = Window(window.top, window.left, *padded((window.bottom, window.right), unit))
+            height, width = (n // 2 for n in whole.size)
+            parts.append((whole, {"small": shrink(half[..., *inner.at(2)], (height, width), factor)}))
+        return self.encode(assemble(Window(0, 0, *padded(reader.size, unit)), parts, {"small": factor})["small"])
 
     def check(self, packet: Packet) -> None:
         """Decode every tile and keep none. Raises PacketError for what no encoder wrote."""

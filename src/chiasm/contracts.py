@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Kind = Literal["rgb", "raw"]
-Unit = Literal["logit", "metre", "relative", "direction", "srgb"]
+Unit = Literal["logit", "metre", "canonical", "relative", "direction", "srgb"]
 Stat = tuple[int, int]  # a file's size in bytes and its mtime in ns: the same stat, so the same bytes, unread
 
 
@@ -115,7 +115,8 @@ class TaskSpec:
     """What a head answers for one task, and in which unit; a unit is never guessed.
 
     channels: of the map B channels H W (or, for `classes`, of the vector B channels). unit: logit (semantics, classes,
-    edges), metre or relative (depth), direction (normals: unit vectors, x right, y down, z forward, so those of what
+    edges), metre, canonical or relative (depth; canonical: metres as one pinned camera would need them, see
+    `camera.geometry`), direction (normals: unit vectors, x right, y down, z forward, so those of what
     is seen have z < 0), srgb (pictures, around [0, 1]). classes: names, one for each channel, where channels are
     classes.
     """

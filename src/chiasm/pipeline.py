@@ -20,20 +20,21 @@ from torch import Tensor, nn
 
 from chiasm import zoo
 from chiasm.camera import Picture, Shot, decode, find
+from chiasm.camera.geometry import VIEW, focal_length
 from chiasm.coder import EncodeRaw, PictureCoder
 from chiasm.contracts import Features, FeatureSpec, Kind, Packet, Record
 from chiasm.errors import ChiasmError, ConfigError, PacketError, ShapeError, StoreError, ZooError, nearest
+from chiasm.features.working import shrink, working_factor
 from chiasm.ingest import Ingest, Progress, Summary
 from chiasm.packets import bitstream
 from chiasm.packets.codec import TransformCodec, checked
 from chiasm.packets.tables import Tables
 from chiasm.store import LanceStore, open_store
-from chiasm.tasks.answers import Answer, answer_of
+from chiasm.tasks.answers import Answer, answer_of, metric
 from chiasm.tasks.saved import HeadModule
 
 __all__ = ["Pipeline", "Progress", "Summary", "inspect_packet"]
 
-WORKING = 800  # pixels of the longer side, at most, as heads that look at whole pictures see it
 Precision = Literal["auto", "float32", "bfloat16"]
 
 
@@ -55,12 +56,14 @@ class RoundTrip:
 class Pipeline:
     """Encoders, a head that draws, a codec, perhaps a store, of one space. `Pipeline.load` makes one.
 
+    draw: features to pixels, B 3 H W. halve: `context` to the picture at half its size, B 3 H/2 W/2.
     feature_ids: what names the features of each kind of picture that can be encoded. dtype: of the convolutions of
     encoders, and of heads that look at whole pictures.
     """
 
     coder: PictureCoder
     draw: Callable[[Features], Tensor]
+    halve: Callable[[Features], Tensor]
     feature_ids: Mapping[Kind, str]
     dtype: torch.dtype = torch.float32
     held: LanceStore | None = field(default=None, repr=False)
@@ -89,7 +92,7 @@ class Pipeline:
             ids["raw"], encode_raw = zoo.entry(partner).feature_id, late_encoder(partner, dtype)
         codec = zoo.codec(encoder.spec.space)
         coder = PictureCoder(encoder.spec, partial(run_encoder, encoder, dtype), codec, encode_raw)
-        pipeline = Pipeline(coder, partial(run_decoder, head), ids, dtype)
+        pipeline = Pipeline(coder, partial(run_decoder, head), partial(run_decoder, head.halved), ids, dtype)
         if store is not None:
             spec = encoder.spec
             opened = open_store(store, "w", spec.space, spec.names) if writable else open_store(store)
@@ -172,15 +175,26 @@ class Pipeline:
         return chosen_levels(self._coder_for(packet).unpack(packet), levels)
 
     def working(self, key: str) -> tuple[Features, int]:
-        """The stored features as heads that look at the whole picture see them, and by how much they were shrunk.
+        """Features as heads that look at the whole picture see them, and by how much smaller it then is.
 
-        Float32 maps 1 C h w over whole cells of the picture. Raises as `features` does.
+        Those that are stored, or of a large picture those of the small one that is drawn from its `context`: float32
+        maps 1 C h w over whole cells. No pixel is read. Raises as `features` does.
         """
         return self._shrunk(self._packet(key, None))
 
     def _shrunk(self, packet: Packet) -> tuple[Features, int]:
         factor = working_factor(packet.size)
-        return self._coder_for(packet).shrunk(packet, factor), factor
+        return self._coder_for(packet).shrunk(packet, factor, self.halve), factor
+
+    def smaller(self, features: Features, factor: int) -> Features:
+        """Features of one picture, H and W multiples of the grid times `factor`, to those at 1 / `factor` of its size.
+
+        What `working` does to what is stored. factor: a power of two; 1 leaves them.
+        """
+        if factor == 1:
+            return features
+        half = self.halve(features)
+        return self.coder.encode(shrink(half, (half.shape[-2], half.shape[-1]), factor))
 
     def reconstruct(self, key: str, levels: Sequence[str] | None = None) -> np.ndarray:
         """The picture H x W x 3, uint8 sRGB, drawn from what is stored.
@@ -190,13 +204,19 @@ class Pipeline:
         packet = self._packet(key, levels)
         return self._coder_for(packet).draw(packet, self.draw)
 
-    def predict(self, key: str, tasks: Sequence[str], head: HeadModule | None = None) -> dict[str, Answer]:
+    def predict(
+        self, key: str, tasks: Sequence[str], head: HeadModule | None = None, view: float = VIEW
+    ) -> dict[str, Answer]:
         """What heads read from what is stored of a picture: task -> Answer, at the picture's size. No pixel is read.
 
         tasks: of the shipped heads, such as "semantics" or "denoise"; each head runs once, however many of its tasks
-        are asked for. head: another one, see `zoo.head_of`, which answers all of its tasks.
-        Raises as `features` does, ZooError for a task that has no head, ConfigError when nothing is asked.
+        are asked for. head: another one, see `zoo.head_of`, which answers all of its tasks. view: degrees that the
+        camera sees along the picture's longer side; metres of heads whose depth is canonical depend on it.
+        Raises as `features` does, ZooError for a task that has no head, ConfigError when nothing is asked, or `view`
+        is not between 1 and 170.
         """
+        if not 1.0 <= view <= 170.0:
+            raise ConfigError(f"expected a field of view of 1 to 170 degrees, got {view:g}")
         asked = [(zoo.head(task, self.spec.space), task) for task in tasks]
         asked += [(head, task.name) for task in head.tasks] if head is not None else []
         if not asked:
@@ -208,7 +228,8 @@ class Pipeline:
         answers: dict[str, Answer] = {}
         for chosen_head in dict.fromkeys(each for each, _ in asked):
             answers |= self._answers(packet, chosen_head, [task for each, task in asked if each is chosen_head])
-        return {task: answers[task] for _, task in asked}
+        seen = focal_length(max(packet.size) / working_factor(packet.size), view)
+        return {task: metric(answers[task], seen, view) for _, task in asked}
 
     def _answers(self, packet: Packet, head: HeadModule, tasks: Sequence[str]) -> dict[str, Answer]:
         """Answers of one head: tile by tile where it sees no further, else from the whole picture at working size."""
@@ -343,7 +364,7 @@ def run_encoder(encoder: nn.Module, dtype: torch.dtype, pixels: Tensor, conditio
 
 
 @torch.inference_mode()
-def run_decoder(decoder: nn.Module, features: Features) -> Tensor:
+def run_decoder(decoder: Callable[[Features], Tensor], features: Features) -> Tensor:
     """Features to B 3 H W, float32."""
     drawn: Tensor = decoder(features)
     return drawn
@@ -355,14 +376,6 @@ def run_head(head: nn.Module, features: Features, dtype: torch.dtype = torch.flo
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
         found: dict[str, Tensor] = head(features)
     return {task: x.float() for task, x in found.items()}
-
-
-def working_factor(size: tuple[int, int]) -> int:
-    """By how much features are shrunk for heads that look at whole pictures: things must have the size they learnt."""
-    factor = 1
-    while max(size) > WORKING * factor:
-        factor *= 2
-    return factor
 
 
 def _stride(found: Tensor, height: int) -> int:

@@ -145,3 +145,8 @@ def test_wrong_shapes_are_told_in_one_sentence():
         geometry.back_project(depth, cameras(1))
     with pytest.raises(ShapeError, match=r"at least 2 x 2"):
         geometry.normals_from_neighbours(depth[..., :1], cameras(2))
+
+
+def test_a_field_of_view_is_a_focal_length():
+    assert geometry.focal_length(320, 90) == pytest.approx(160)
+    assert geometry.focal_length(320, geometry.VIEW) == pytest.approx(geometry.CANONICAL_FOCAL, rel=0.02)

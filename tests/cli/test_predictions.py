@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,26 @@ def test_a_large_picture_is_answered_at_its_own_size(call, place, tmp_path):
     (file,) = tmp_path.glob("p2-*.depth.png")
     with Image.open(file) as image:
         assert image.size == (60, 900)
+
+
+def test_metres_follow_the_field_of_view_and_the_file_says_so(call, place, tmp_path):
+    metres = {}
+    for view in (63, 90):
+        said = call("predict", place / "p.lance", "--task", "depth", "--out", tmp_path / str(view), "--arrays",
+                    *(() if view == 63 else ("--field-of-view", view)))  # fmt: skip
+        assert said.code == 0
+        for name in ("p0", "p2"):
+            (file,) = (tmp_path / str(view)).glob(f"{name}-*.npz")
+            with np.load(file) as arrays:
+                metres[name, view] = arrays["depth"]
+        (file,) = (tmp_path / str(view)).glob("p0-*.depth.png")
+        with Image.open(file) as image:
+            assert image.text["chiasm:field_of_view"] == f"{view}"
+            assert image.text["chiasm:unit"] == "metre"
+    for name in ("p0", "p2"):
+        ratio = math.tan(math.radians(31.5)) / math.tan(math.radians(45))
+        np.testing.assert_allclose(metres[name, 90], ratio * metres[name, 63], rtol=1e-4)
+    assert call("predict", place / "p.lance", "--task", "depth", "--out", tmp_path, "--field-of-view", "180").code == 2
 
 
 def test_classes_are_rows_of_a_table(call, place, tmp_path):

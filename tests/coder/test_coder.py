@@ -9,13 +9,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from chiasm import coder as module
+from chiasm import zoo
 from chiasm.coder import PictureCoder
 from chiasm.contracts import Features, Packet
 from chiasm.encoders.space import NS
 from chiasm.errors import PacketError
 from chiasm.features.layout import Window, assemble, count, cut, pad, padded, tiles
+from chiasm.features.working import shrink
 from chiasm.packets import bitstream
 
 LEVELS = ("context", "detail")
@@ -88,6 +91,38 @@ def test_a_picture_drawn_tile_by_tile_is_the_one_drawn_whole(
     assert drawn.shape == (*size, 3)
     assert drawn.dtype == np.uint8
     assert np.abs(drawn.astype(int) - whole).max() <= 1
+
+
+@pytest.mark.parametrize(("size", "factor"), [((5, 7), 2), ((133, 90), 2), ((133, 90), 4), ((90, 200), 8)])
+@pytest.mark.parametrize("tile", [64, 1024])
+def test_a_small_picture_is_that_of_its_context_whatever_the_tiles(
+    coder, head, make_picture, monkeypatch, size, factor, tile
+):
+    monkeypatch.setattr(module, "TILE", tile)
+    packet, seen = coder.pack(make_picture(size), 6, LEVELS), []
+    halve = torch.inference_mode()(head.halved)
+    found = replace(coder, encode=lambda x: seen.append(x) or coder.encode(x)).shrunk(packet, factor, halve).maps
+    half = halve(coder.unpack(packet, ("context",)))
+    unit = padded(size, NS.grid * factor)
+    wanted = F.avg_pool2d(pad(half, (unit[0] // 2, unit[1] // 2)), factor // 2).clamp(0, 1)
+    torch.testing.assert_close(seen[0], wanted, atol=1e-4, rtol=0)
+    assert found["detail"].shape[-2:] == (unit[0] // factor // 2, unit[1] // factor // 2)
+    assert coder.shrunk(packet, 1, halve).maps.keys() == {"context", "detail"}
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_a_small_picture_looks_like_the_large_one(factor):
+    """With the shipped weights: the low band has no shift, and the colours of the picture."""
+    encoder, head = zoo.encoder("ns-rgb"), zoo.reconstructor("ns-rgb")
+    y, x = torch.meshgrid(torch.arange(128.0), torch.arange(160.0), indexing="ij")
+    shades = [0.5 + 0.3 * torch.sin(x / 11) * torch.cos(y / 7), (x + y) / 300, 0.2 + 0.6 * ((x // 24 + y // 20) % 2)]
+    pixels = torch.stack(shades)[None]
+    with torch.inference_mode():
+        half = head.halved(encoder(pixels))
+    error = (shrink(half, (64, 80), factor) - F.avg_pool2d(pixels, factor)).square().mean()
+    assert -10 * torch.log10(error) > 30  # a shift by half a pixel leaves 26 at most
+    shifted = F.avg_pool2d(F.pad(pixels, (1, 0, 1, 0), mode="replicate")[..., :-1, :-1], factor)
+    assert (shrink(half, (64, 80), factor) - shifted).square().mean() > 2 * error
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ def counting(pipeline, store):
     spec = pipeline.spec
     held = open_store(store, "w", spec.space, spec.names)
     coder = replace(pipeline.coder, encode=encode)
-    return Pipeline(coder, pipeline.draw, pipeline.feature_ids, held=held), calls
+    return Pipeline(coder, pipeline.draw, pipeline.halve, pipeline.feature_ids, held=held), calls
 
 
 def test_the_encoder_sees_each_picture_once_and_no_read_calls_it(pipelines, photos, tmp_path):

@@ -124,7 +124,7 @@ def test_a_linear_dng_says_that_it_was_encoded_as_a_picture(writer, store, tmp_p
 
 def test_without_an_encoder_of_mosaics_the_refusal_names_the_file(plain, save_raw):
     coder = replace(plain.coder, encode_raw=None)
-    lone = Pipeline(coder, plain.draw, {"rgb": "x"})
+    lone = Pipeline(coder, plain.draw, plain.halve, {"rgb": "x"})
     with pytest.raises(ImageError, match=r"b\.raw: expected a photograph, got a RAW file"):
         lone.pack(save_raw("b"))
     with pytest.raises(ZooError, match="no encoder of mosaics"):

@@ -14,7 +14,17 @@ from PIL import Image
 from chiasm.contracts import Features, Frame, Intrinsics, Sample
 from chiasm.datasets.augment import canonical
 from chiasm.errors import ConfigError, ShapeError
-from chiasm.validation.dense import Opened, Protocol, evaluate_dense, joined, opened, predictor, task_of, ways_of
+from chiasm.validation.dense import (
+    Opened,
+    Protocol,
+    evaluate_dense,
+    joined,
+    opened,
+    predictor,
+    reading,
+    task_of,
+    ways_of,
+)
 from chiasm.validation.priors import CONSTANT, MEDIAN, POSITION, priors
 from chiasm.validation.report import write_dense
 from chiasm.validation.sheets import coloured, palette, sheet
@@ -135,7 +145,9 @@ def test_our_way_pads_codes_and_crops():
     def coded(features, quality):
         return Features({name: x + quality for name, x in features.maps.items()})
 
-    pipeline = SimpleNamespace(coder=SimpleNamespace(encode=encode), coded=coded, spec=SimpleNamespace(grid=4))
+    pipeline = SimpleNamespace(
+        coder=SimpleNamespace(encode=encode), coded=coded, smaller=lambda x, factor: x, spec=SimpleNamespace(grid=4)
+    )
     heads = joined([lambda x: {"depth": x.maps["context"][:, :1]}, lambda x: {"edges": x.maps["context"][:, 1:2]}])
     pixels = torch.full((1, 3, 10, 13), 0.25)
     found = predictor(pipeline, heads)(pixels)
@@ -144,6 +156,23 @@ def test_our_way_pads_codes_and_crops():
     ways = ways_of(pipeline, heads, (2, 8))
     assert list(ways) == ["ours", "ours at quality 2", "ours at quality 8"]
     assert ways["ours at quality 8"](pixels)["depth"].mean() == pytest.approx(8.25)
+
+
+def test_large_pictures_are_seen_as_predict_sees_them():
+    seen = []
+
+    def encode(pixels, factor):
+        seen.append((tuple(pixels.shape[-2:]), factor))
+        return Features({"context": F.avg_pool2d(pixels, 4 * factor)})
+
+    def head(features):
+        return {"depth": features.maps["context"][:, :1], "edges": features.maps["context"][:, 1:2]}
+
+    found = reading(encode, head, 4)(torch.full((1, 3, 10, 1300), 0.5))
+    assert seen == [((16, 1312), 4)]
+    assert {task: tuple(x.shape) for task, x in found.items()} == {"depth": (1, 1, 10, 1300), "edges": (1, 1, 10, 1300)}
+    assert float(found["depth"].mean()) == pytest.approx(0.125)  # its camera had a fourth of the focal length
+    assert float(found["edges"].mean()) == pytest.approx(0.5)
 
 
 def test_a_task_says_what_a_head_must_answer():

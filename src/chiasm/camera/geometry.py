@@ -11,6 +11,7 @@ W - 0.5. Depth is z, not the length of the ray. Everything is batched and differ
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -21,7 +22,13 @@ from chiasm.contracts import Intrinsics
 from chiasm.errors import ShapeError
 
 CANONICAL_FOCAL = 259.43  # pixels: fx of NYUv2's camera at 320 pixels of width
+VIEW = 63.0  # degrees along the longer side of a picture whose camera is not known: NYUv2's, and about a phone's
 FEWEST = 0.25  # share of a window that must be valid for a plane; a window centred on a corner has a little more
+
+
+def focal_length(longer: float, view: float) -> float:
+    """In pixels, of a camera that sees `view` degrees along the `longer` side of its picture, in pixels."""
+    return longer / 2.0 / math.tan(math.radians(view) / 2.0)
 
 
 def resized(camera: Intrinsics, factor_y: float, factor_x: float) -> Intrinsics:
@@ -50,7 +57,7 @@ def stacked(cameras: Sequence[Intrinsics]) -> Tensor:
 
 
 def canonical(depth: Tensor, camera: Intrinsics) -> Tensor:
-    """Metric depth as a camera with CANONICAL_FOCAL would need it to take the same picture.
+    """Metric depth as a camera with CANONICAL_FOCAL would need it to take the same picture: the unit `canonical`.
 
     Zooming into a picture looks like walking closer, so metres cannot be told from pixels alone. depth *
     CANONICAL_FOCAL / fx can: it depends on how large things appear. `metric` inverts it. It is one factor for the whole

@@ -27,7 +27,8 @@ SHOWN = 40  # pictures on it, at most
 def answer_file(answer: Answer, kind: str, name: str) -> tuple[str, bytes]:
     """The suffix and bytes of the file of one map.
 
-    semantics: palette PNG, class names in its text. depth: 16-bit PNG, metres per count in its text, 0 unknown.
+    semantics: palette PNG, class names in its text. depth: 16-bit PNG, metres per count in its text (and the field of
+    view that was assumed), 0 unknown.
     normals: RGB, (n + 1) / 2. edges: grey, probability. denoise: a picture of `kind`.
     """
     if answer.task.unit == "srgb":
@@ -53,7 +54,8 @@ def _image(answer: Answer) -> tuple[Image.Image, dict[str, str]]:
         while values.max() > MOST * scale:
             scale *= 10
         counts = np.clip(np.round(values / scale), 1, MOST).astype(np.uint16)
-        return Image.fromarray(counts), {"metres_per_count" if answer.task.unit == "metre" else "scale": f"{scale:g}"}
+        text = {"metres_per_count" if answer.task.unit == "metre" else "scale": f"{scale:g}"}
+        return Image.fromarray(counts), text | ({} if answer.view is None else {"field_of_view": f"{answer.view:g}"})
     return Image.fromarray(shown(answer)), {}
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from chiasm.cli.answers import ContactSheet
     from chiasm.pipeline import Pipeline
     from chiasm.tasks.answers import Answer
-    from chiasm.tasks.saved import HeadModule
 
 
 def _tasks(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...]:
@@ -46,6 +46,10 @@ def _tasks(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
 @click.option("--task", "tasks", callback=_tasks, metavar="NAMES", help="What to read: depth,edges and so on.")
 @click.option("--head", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="File of your own head.")
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder to fill.")
+@click.option(
+    "--field-of-view", "view", type=click.FloatRange(1, 170), default=63.0, show_default=True, metavar="DEGREES",
+    help="Of the camera, along the longer side: metres of depth depend on it.",
+)  # fmt: skip
 @click.option("--arrays", is_flag=True, help="Also write the numbers themselves, one .npz for each picture.")
 @picture_format
 @options.common
@@ -58,6 +62,7 @@ def predict(
     tasks: tuple[str, ...],
     head: Path | None,
     out: Path,
+    view: float,
     arrays: bool,
     kind: str,
 ) -> None:
@@ -74,7 +79,8 @@ def predict(
         raise click.UsageError("expected a task or a head; add --task semantics,depth,normals,edges or --head FILE")
     with Pipeline.load(MODEL, store=store) as pipeline:
         own = head_of(head, pipeline.spec.space) if head else None
-        job = _Job(terminal, pipeline, tasks, own, out, kind, arrays)
+        answered = partial(pipeline.predict, tasks=tasks, head=own, view=view)
+        job = _Job(terminal, pipeline, answered, out, kind, arrays)
         failed = job.run(ContactSheet())
     if failed:
         ctx.exit(SOME_FAILED)
@@ -87,13 +93,12 @@ class _Job:
         self,
         terminal: Terminal,
         pipeline: Pipeline,
-        tasks: tuple[str, ...],
-        head: HeadModule | None,
+        answered: Callable[[str], Mapping[str, Answer]],
         out: Path,
         kind: str,
         arrays: bool,
     ) -> None:
-        self.terminal, self.pipeline, self.tasks, self.head = terminal, pipeline, tasks, head
+        self.terminal, self.pipeline, self.answered = terminal, pipeline, answered
         self.out, self.kind, self.arrays = out, kind, arrays
         self.classes: list[tuple[str, str, str, str]] = []  # key, name, class, probability
 
@@ -125,7 +130,7 @@ class _Job:
     def _picture(self, key: str, name: str, sheet: ContactSheet) -> Mapping[str, bytes]:
         from chiasm.cli.answers import answer_file
 
-        answers = self.pipeline.predict(key, self.tasks, self.head)
+        answers = self.answered(key)
         maps = [answer for answer in answers.values() if answer.values.ndim > 1]
         files = {}
         for answer in maps:

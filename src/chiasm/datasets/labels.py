@@ -39,8 +39,8 @@ def kind_of(task: TaskSpec) -> Kind:
         if task.name == "classes":
             return "classes"
         return "semantics" if task.classes else "edges"
-    kinds: dict[str, Kind] = {"metre": "depth", "relative": "depth", "direction": "normals", "srgb": "image"}
-    return kinds[task.unit]
+    kinds: dict[str, Kind] = {"direction": "normals", "srgb": "image"}
+    return kinds.get(task.unit, "depth")
 
 
 def read_label(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from chiasm.camera.geometry import CANONICAL_FOCAL
 from chiasm.contracts import TaskSpec
 from chiasm.errors import ShapeError
 
@@ -18,13 +19,15 @@ STRIP = 128  # thousands of places that are raised at a time: fifty classes of a
 class Answer:
     """What a head says of one picture.
 
-    values, by task: semantics: class ids H x W, uint8 (uint16 for more than 256 classes). depth: float32 H x W,
-    metres. normals: float32 H x W x 3, unit length, x right, y down, z forward. edges: float32 H x W, probability.
-    denoise: uint8 H x W x 3, sRGB. classes: float32 K, probabilities.
+    values, by task: semantics: class ids H x W, uint8 (uint16 for more than 256 classes). depth: float32 H x W, in the
+    task's unit. normals: float32 H x W x 3, unit length, x right, y down, z forward. edges: float32 H x W, probability.
+    denoise: uint8 H x W x 3, sRGB. classes: float32 K, probabilities. view: degrees along the picture's longer side
+    that its metres were computed with; None where nothing was assumed.
     """
 
     task: TaskSpec
     values: np.ndarray
+    view: float | None = None
 
 
 @torch.inference_mode()
@@ -45,6 +48,17 @@ def answer_of(task: TaskSpec, found: Tensor, size: tuple[int, int], stride: int)
     rows = max(1, (STRIP << 10) // width)
     strips = [_strip(task, whole, (top, min(height, top + rows)), stride) for top in range(0, height, rows)]
     return Answer(task, np.concatenate(strips))
+
+
+def metric(answer: Answer, focal: float, view: float) -> Answer:
+    """Canonical depth in metres; any other answer as it is.
+
+    focal: of the camera, in pixels of the picture as the head saw it. view: what that was computed from, in degrees.
+    """
+    if answer.task.unit != "canonical":
+        return answer
+    metres = answer.values * np.float32(focal / CANONICAL_FOCAL)
+    return Answer(replace(answer.task, unit="metre"), metres, view)
 
 
 def _strip(task: TaskSpec, whole: Tensor, rows: tuple[int, int], stride: int) -> np.ndarray:

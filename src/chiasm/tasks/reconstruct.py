@@ -90,6 +90,17 @@ class ReconstructHead(nn.Module):
             raise ShapeError(f"reconstruction reads level 'context', got {found}; decode that level too")
         return self.draw(*self.alignment.parts(features))
 
+    def halved(self, features: Features) -> Tensor:
+        """The picture at half its size from `context` alone: B 3 H/2 W/2, sRGB around [0, 1], not clipped.
+
+        The first wavelet step's low band is that picture but for its range; no convolution corrects it.
+        """
+        deep, _ = self.alignment.parts(Features({"context": features.maps["context"]}))
+        low = self.merge_low(self.context_linear(deep / SCALE))  # B 3 H/2 W/2
+        colours = self.merge.weight[:3].sum(dim=(2, 3)) / 4.0  # what one cell of it adds to each of its four pixels
+        pixels: Tensor = torch.einsum("blhw,lc->bchw", low, colours)
+        return pixels + 0.5
+
     def draw(self, context: Tensor, finer: Tensor) -> Tensor:
         """The same from parts whose amplitudes are undone: B 64 H/4 W/4 and B 64 H/2 W/2."""
         risen = self.rise(self.trunk(DAMP * context))  # B w/2 H/2 W/2

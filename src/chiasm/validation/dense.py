@@ -16,7 +16,7 @@
 |            | pixels at the border left out          |                                                            |
 
 Heads answer depth for the canonical camera; it is scored in metres where a picture's camera is known. Pictures are seen
-as large as they are, while `predict` shrinks those above 800 pixels.
+as `predict` sees them: smaller where the longer side has more than `features.working.WORKING` pixels.
 
 The last four are ready for those who own these sets, and have not been run on them.
 
@@ -41,6 +41,7 @@ from chiasm.camera import geometry
 from chiasm.contracts import Features, Sample, TaskSpec
 from chiasm.errors import ConfigError, nearest
 from chiasm.features import layout
+from chiasm.features.working import working_factor
 from chiasm.pipeline import Pipeline
 from chiasm.tasks.saved import HeadModule
 from chiasm.validation.depth import DepthMeter, DisparityMeter
@@ -55,6 +56,7 @@ ROOM = ("semantics", "depth", "normals", "edges")  # what is scored of rooms
 TRAINING = 200  # pictures that priors are made of, spread evenly over the training part
 
 Annotators = Callable[[int], Tensor]  # place of a sample -> bool A x H x W
+Encode = Callable[[Tensor, int], Features]  # B 3 H W, factor -> features at 1 / factor of the size
 Heads = Callable[[Features], Mapping[str, Tensor]]  # features -> task -> 1 C h w
 Curve = tuple[tuple[float, float, float], ...]
 
@@ -151,12 +153,16 @@ def predictor(pipeline: Pipeline, heads: Heads, quality: int | None = None) -> P
     bilinear resampling and cropped to H x W.
     """
     encode = pipeline.coder.encode
-    through = encode if quality is None else lambda pixels: pipeline.coded(encode(pixels), quality)
-    return reading(through, heads, pipeline.spec.grid)
+
+    def seen(pixels: Tensor, factor: int) -> Features:
+        features = encode(pixels) if quality is None else pipeline.coded(encode(pixels), quality)
+        return pipeline.smaller(features, factor)
+
+    return reading(seen, heads, pipeline.spec.grid)
 
 
-def reading(encode: Callable[[Tensor], Features], heads: Heads, grid: int) -> Predict:
-    """The same of any encoder, B 3 H W to features, that wants multiples of `grid`."""
+def reading(encode: Encode, heads: Heads, grid: int) -> Predict:
+    """The same of any encoder: it gets multiples of `grid` times the factor by which it is to see them smaller."""
     return partial(_predicted, encode, heads, grid)
 
 
@@ -304,11 +310,14 @@ def _whole(dataset: _Indexed) -> _Part:
 
 @torch.inference_mode()
 def _predicted(
-    encode: Callable[[Tensor], Features], heads: Heads, grid: int, pixels: Tensor
+    encode: Encode, heads: Heads, grid: int, pixels: Tensor
 ) -> Mapping[str, Tensor]:
     size = int(pixels.shape[-2]), int(pixels.shape[-1])
-    whole = layout.padded(size, grid)
-    maps = heads(encode(layout.pad(pixels, whole)))
+    factor = working_factor(size)
+    whole = layout.padded(size, grid * factor)
+    maps = dict(heads(encode(layout.pad(pixels, whole), factor)))
+    if "depth" in maps:  # canonical for the small picture, whose focal length in pixels is as much shorter
+        maps["depth"] = maps["depth"] / factor
     return {task: layout.crop(raised(x, whole), size) for task, x in maps.items()}
 
 

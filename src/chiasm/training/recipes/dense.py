@@ -41,7 +41,7 @@ from chiasm.validation.metrics import confusion, mean_iou
 
 SPECS = {
     "semantics": joined.SEMANTICS,
-    "depth": TaskSpec("depth", 1, "metre"),
+    "depth": TaskSpec("depth", 1, "canonical"),
     "normals": TaskSpec("normals", 3, "direction"),
     "edges": TaskSpec("edges", 1, "logit"),
 }
