@@ -33,6 +33,7 @@ from chiasm.contracts import Features
 from chiasm.datasets import joined
 from chiasm.datasets.scenes import Scenes
 from chiasm.encoders.space import NS
+from chiasm.features.layout import pad, padded
 from chiasm.pipeline import Pipeline
 from chiasm.tasks.dense import DenseHead
 from chiasm.tasks.trunk import folded
@@ -136,7 +137,8 @@ def way(run: Path, pipeline: Pipeline, protocol: dense.Protocol) -> dense.Predic
     fast = folded(network)
 
     def seen(pixels: Tensor, factor: int) -> Features:
-        return fast.features(F.avg_pool2d(pixels, factor), torch.zeros(1))
+        whole = padded((pixels.shape[-2], pixels.shape[-1]), 4 * factor)
+        return fast.features(F.avg_pool2d(pad(pixels, whole), factor), torch.zeros(1))
 
     return dense.reading(seen, dense.selected(fast.head, protocol), 4)
 

@@ -131,7 +131,7 @@ class PictureCoder:
         reader = _TileReader(self, packet, ("context",))
         unit = self.spec.grid * factor
         if packet.tile % unit and len(reader.windows) > 1:
-            raise PacketError(f"tiles of {packet.tile} pixels hold no whole cells of {unit}; take a smaller factor")
+            raise PacketError(f"tiles of {packet.tile} pixels hold no whole cells of {unit}; encode the picture again")
         parts = []
         for index, window in enumerate(reader.windows):
             half = halve(Features(reader.around(index, DRAWS)))  # 1 3 h/2 w/2 over the tile and what is around it

@@ -24,13 +24,14 @@ from chiasm.camera.geometry import VIEW, focal_length
 from chiasm.coder import EncodeRaw, PictureCoder
 from chiasm.contracts import Features, FeatureSpec, Kind, Packet, Record
 from chiasm.errors import ChiasmError, ConfigError, PacketError, ShapeError, StoreError, ZooError, nearest
+from chiasm.features.layout import padded
 from chiasm.features.working import shrink, working_factor
 from chiasm.ingest import Ingest, Progress, Summary
 from chiasm.packets import bitstream
 from chiasm.packets.codec import TransformCodec, checked
 from chiasm.packets.tables import Tables
 from chiasm.store import LanceStore, open_store
-from chiasm.tasks.answers import Answer, answer_of, metric
+from chiasm.tasks.answers import Answer, answer_of, in_metres
 from chiasm.tasks.saved import HeadModule
 
 __all__ = ["Pipeline", "Progress", "Summary", "inspect_packet"]
@@ -187,14 +188,15 @@ class Pipeline:
         return self._coder_for(packet).shrunk(packet, factor, self.halve), factor
 
     def smaller(self, features: Features, factor: int) -> Features:
-        """Features of one picture, H and W multiples of the grid times `factor`, to those at 1 / `factor` of its size.
+        """Features of one picture to those at 1 / `factor` of its size, as `working` does with what is stored.
 
-        What `working` does to what is stored. factor: a power of two; 1 leaves them.
+        factor: a power of two; 1 leaves them. Places beyond the picture repeat its last ones.
         """
         if factor == 1:
             return features
         half = self.halve(features)
-        return self.coder.encode(shrink(half, (half.shape[-2], half.shape[-1]), factor))
+        whole = padded((2 * half.shape[-2], 2 * half.shape[-1]), self.spec.grid * factor)
+        return self.coder.encode(shrink(half, (whole[0] // 2, whole[1] // 2), factor))
 
     def reconstruct(self, key: str, levels: Sequence[str] | None = None) -> np.ndarray:
         """The picture H x W x 3, uint8 sRGB, drawn from what is stored.
@@ -229,7 +231,7 @@ class Pipeline:
         for chosen_head in dict.fromkeys(each for each, _ in asked):
             answers |= self._answers(packet, chosen_head, [task for each, task in asked if each is chosen_head])
         seen = focal_length(max(packet.size) / working_factor(packet.size), view)
-        return {task: metric(answers[task], seen, view) for _, task in asked}
+        return {task: in_metres(answers[task], seen, view) for _, task in asked}
 
     def _answers(self, packet: Packet, head: HeadModule, tasks: Sequence[str]) -> dict[str, Answer]:
         """Answers of one head: tile by tile where it sees no further, else from the whole picture at working size."""

@@ -131,25 +131,34 @@ def spec(space: str) -> FeatureSpec:
     return NS
 
 
-@lru_cache(maxsize=4)
 def head(task: str, space: str) -> HeadModule:
-    """The shipped head that answers a task from a space, perhaps with others, in its fastest form.
+    """The shipped head that answers a task from a space, in its fastest form; one object for all of its tasks.
 
     Raises ZooError naming the nearest task.
     """
+    return _fastest(_answering(task, space).name)
+
+
+@lru_cache(maxsize=4)
+def _fastest(name: str) -> HeadModule:
     from chiasm.tasks.trunk import folded
 
-    return folded(trainable(task, space))
+    return folded(trainable(ENTRIES[name].tasks[0], ENTRIES[name].space))
 
 
 def trainable(task: str, space: str) -> HeadModule:
     """The same head as it was trained, its norms apart from its convolutions. Raises ZooError."""
     from chiasm.tasks.saved import read_head
 
+    entry = _answering(task, space)
+    return read_head(entry.data, spec(space), entry.name)
+
+
+def _answering(task: str, space: str) -> Entry:
     known = {task: item for item in ENTRIES.values() for task in item.tasks if item.space == space}
     if task not in known:
         raise ZooError(f"no head for task {task!r} on space {space!r}; {nearest(task, known)}")
-    return read_head(known[task].data, spec(space), known[task].name)
+    return known[task]
 
 
 def beginnings(task: str, space: str) -> list[HeadModule]:

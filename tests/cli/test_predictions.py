@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from chiasm.camera.geometry import VIEW
 from chiasm.cli.answers import SHOWN, THUMB, ContactSheet, answer_file, palette
 from chiasm.cli.training import OWN_TASKS
 from chiasm.contracts import TaskSpec
@@ -104,6 +105,25 @@ def test_metres_follow_the_field_of_view_and_the_file_says_so(call, place, tmp_p
         ratio = math.tan(math.radians(31.5)) / math.tan(math.radians(45))
         np.testing.assert_allclose(metres[name, 90], ratio * metres[name, 63], rtol=1e-4)
     assert call("predict", place / "p.lance", "--task", "depth", "--out", tmp_path, "--field-of-view", "180").code == 2
+
+
+def test_metres_do_not_depend_on_how_many_pixels_show_a_scene(call, tmp_path):
+    """One picture at two sizes: the larger one is seen half as large, as by a camera of half the focal length."""
+    y, x = np.mgrid[0:300, 0:400]
+    scene = np.stack([128 + 90 * np.sin(x / 37), 60 + y / 2, 128 + 60 * np.cos((x + y) / 50)], -1).astype(np.uint8)
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(scene).save(tmp_path / "photos" / "small.png")
+    Image.fromarray(scene).resize((800, 600), Image.Resampling.BICUBIC).save(tmp_path / "photos" / "large.png")
+    call("encode", tmp_path / "photos", "--store", tmp_path / "s.lance", "--quality", 8)
+    said = call("predict", tmp_path / "s.lance", "--task", "depth", "--out", tmp_path / "out", "--arrays")
+    assert said.code == 0
+    found = {}
+    for name in ("small", "large"):
+        (file,) = (tmp_path / "out").glob(f"{name}-*.npz")
+        with np.load(file) as arrays:
+            found[name] = float(np.median(arrays["depth"]))
+            assert arrays["field_of_view"] == VIEW
+    assert found["large"] == pytest.approx(found["small"], rel=0.15)
 
 
 def test_classes_are_rows_of_a_table(call, place, tmp_path):

@@ -125,6 +125,23 @@ def test_a_small_picture_looks_like_the_large_one(factor):
     assert (shrink(half, (64, 80), factor) - shifted).square().mean() > 2 * error
 
 
+@pytest.mark.parametrize("shade", [0.0, 1.0])
+def test_a_small_picture_has_no_frame(shade):
+    pixels = torch.full((1, 3, 40, 52), shade)
+    with torch.inference_mode():
+        half = zoo.reconstructor("ns-rgb").halved(zoo.encoder("ns-rgb")(pixels))
+    assert (half - shade).abs().max() < 0.1
+    for rim in (half[..., 0, 1:-1], half[..., -1, 1:-1], half[..., 1:-1, 0], half[..., 1:-1, -1]):
+        assert (rim - shade).abs().mean() < 0.02
+
+
+def test_a_small_picture_needs_context_alone(coder, head, make_picture):
+    halve, picture = torch.inference_mode()(head.halved), make_picture((90, 70))
+    both, coarse = (coder.shrunk(coder.pack(picture, 6, levels), 2, halve) for levels in (LEVELS, ("context",)))
+    for name, x in both.maps.items():
+        assert torch.equal(coarse.maps[name], x)
+
+
 @pytest.mark.parametrize(
     ("size", "tile"), [((4500, 7100), 1024), ((300, 1000), 1024), ((133, 90), 48), ((90, 133), 16), ((1, 1), 1024)]
 )

@@ -33,6 +33,15 @@ def test_a_broken_picture_is_skipped_with_its_reason(tmp_path):
     assert all(": " in reason for reason in found.skipped)
 
 
+def test_large_pictures_are_held_smaller(tmp_path):
+    save(tmp_path / "a.png", 40, 50, value=77)
+    save(tmp_path / "b.png", 20, 10)
+    small, other = PictureSet.load([tmp_path], longest=25).pictures
+    assert small.shape == (20, 25, 3)
+    assert np.all(small == 77)
+    assert np.array_equal(other, PictureSet.load([tmp_path]).pictures[1])
+
+
 def test_a_folder_without_pictures_is_an_error_that_names_it(tmp_path):
     (tmp_path / "a.png").write_bytes(b"no picture")
     with pytest.raises(ConfigError, match=r"no readable picture in .*1 unreadable"):

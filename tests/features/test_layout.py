@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from chiasm.errors import ShapeError
-from chiasm.features.layout import Window, assemble, count, crop, cut, pad, padded, tiles
+from chiasm.features.layout import Window, assemble, blank, count, crop, cut, pad, padded, tiles
 
 SIZES = [(1, 1), (1, 7), (9, 1), (4, 4), (5, 7), (33, 64), (70, 37)]
 STRIDES = {"context": 4, "detail": 2}
@@ -100,3 +100,10 @@ def test_padding_a_mosaic_keeps_the_place_of_every_colour():
     cell = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
     grown = pad(cell.repeat(3, 5)[None], (8, 12), cell=2)
     assert torch.equal(grown[0], cell.repeat(4, 6))
+
+
+def test_a_mask_grows_by_what_is_not_valid():
+    grown = blank(torch.ones(1, 2, 3, dtype=torch.bool), (4, 5))
+    assert grown.dtype == torch.bool
+    assert grown.sum() == 6
+    assert bool(grown[:, :2, :3].all())

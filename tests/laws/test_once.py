@@ -6,6 +6,7 @@ import shutil
 from dataclasses import replace
 
 import numpy as np
+from PIL import Image
 
 from chiasm import zoo
 from chiasm.pipeline import Pipeline
@@ -28,7 +29,7 @@ def counting(pipeline, store):
     return Pipeline(coder, pipeline.draw, pipeline.halve, pipeline.feature_ids, held=held), calls
 
 
-def test_the_encoder_sees_each_picture_once_and_no_read_calls_it(pipelines, photos, tmp_path):
+def test_the_encoder_sees_each_picture_once(pipelines, photos, tmp_path):
     seen = 0
     for name, loaded in pipelines.items():
         pipeline, calls = counting(loaded, tmp_path / f"{name}.lance")
@@ -41,9 +42,26 @@ def test_the_encoder_sees_each_picture_once_and_no_read_calls_it(pipelines, phot
                 pipeline.features(key)
                 pipeline.reconstruct(key)
                 pipeline.reconstruct(key, levels=("context",))
-                answers = pipeline.predict(key, TASKS)  # further tasks: no pixel, no encoder
+                answers = pipeline.predict(key, TASKS)  # further tasks
                 assert list(answers) == TASKS
             assert sum(calls) == len(photos)
+        seen += 1
+    assert seen == len(pipelines) >= 2
+
+
+def test_a_large_picture_is_seen_small_from_what_was_stored(pipelines, tmp_path):
+    seen, path = 0, tmp_path / "large.png"
+    for name, loaded in pipelines.items():
+        pipeline, calls = counting(loaded, tmp_path / f"{name}.lance")
+        with pipeline:
+            y, x = np.mgrid[:60, :640]
+            Image.fromarray(np.stack([y * 4, x % 256, (x * y) % 256], -1).astype(np.uint8)).save(path)
+            pipeline.encode([path], workers=0)
+            path.unlink()
+            (key,) = pipeline.keys()
+            calls.clear()
+            pipeline.predict(key, [task for task in TASKS if task != "denoise"])
+            assert calls == [1]  # the small picture, drawn from `context`
         seen += 1
     assert seen == len(pipelines) >= 2
 

@@ -27,6 +27,17 @@ def pixels(path) -> np.ndarray:
     return np.asarray(Image.open(path).convert("RGB"))
 
 
+def test_features_become_smaller_as_stored_ones_do(writer, save):
+    path = save("a.png", 570, 650)
+    writer.encode([path], workers=0, quality=6)
+    working, factor = writer.working(writer.keys()[0])
+    assert factor == 2
+    grown = torch.nn.functional.pad(read(path).pixels[None], (0, 2, 0, 2), mode="replicate")
+    found = writer.smaller(writer.coded(writer.coder.encode(grown), 6), factor)
+    for name, x in working.maps.items():
+        torch.testing.assert_close(found.maps[name], x, atol=1e-3, rtol=0)
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_a_picture_of_any_size_is_encoded_stored_and_drawn(writer, save, similarity, size):
     path = save("a.png", *size)

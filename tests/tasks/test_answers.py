@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from chiasm.camera.geometry import CANONICAL_FOCAL
 from chiasm.contracts import TaskSpec
 from chiasm.errors import ShapeError
-from chiasm.tasks.answers import STRIP, Answer, answer_of, between, metric
+from chiasm.tasks.answers import STRIP, Answer, answer_of, between, in_metres
 
 SEMANTICS = TaskSpec("semantics", 4, "logit", ("a", "b", "c", "d"))
 
@@ -27,11 +27,11 @@ def test_raising_is_bilinear_interpolation_cropped(stride, size):
 
 def test_canonical_depth_in_metres():
     canonical = Answer(TaskSpec("depth", 1, "canonical"), np.full((2, 3), 2.0, np.float32))
-    found = metric(canonical, 3 * CANONICAL_FOCAL, 20.0)
+    found = in_metres(canonical, 3 * CANONICAL_FOCAL, 20.0)
     assert (found.task.unit, found.view, found.values.dtype) == ("metre", 20.0, np.float32)
     np.testing.assert_allclose(found.values, 6.0, rtol=1e-6)
     metres = Answer(TaskSpec("depth", 1, "metre"), canonical.values)
-    assert metric(metres, 3 * CANONICAL_FOCAL, 20.0) is metres
+    assert in_metres(metres, 3 * CANONICAL_FOCAL, 20.0) is metres
 
 
 def test_each_unit():

@@ -121,6 +121,33 @@ def test_windows_carry_their_targets(pipeline, place):
     assert seen >= 4
 
 
+def test_labels_of_a_large_picture_lie_where_its_small_features_are(tmp_path):
+    (tmp_path / "masks").mkdir()
+    mask = np.zeros((64, 700), np.uint8)
+    mask[:, 300:] = 1
+    Image.fromarray((60 + 120 * mask[..., None]).repeat(3, 2)).save(tmp_path / "long.png")
+    Image.fromarray(mask).save(tmp_path / "masks" / "long.png")
+    with Pipeline.load("ns-rgb", store=tmp_path / "l.lance", writable=True, precision="float32") as pipeline:
+        pipeline.encode([tmp_path / "long.png"], workers=0)
+        stored = Stored(pipeline, SEMANTICS, items_of(pipeline, tmp_path / "masks", SEMANTICS))
+        features, target, valid = stored[0]
+    assert target.shape == valid.shape == (1, 1, 32, 352)
+    assert int(valid.sum()) == 32 * 350
+    bright = features.maps["detail"][0, 0].float() > 0
+    assert torch.equal(bright, target[0, 0, ::2, 1::2] == 1)
+
+
+def test_a_picture_without_a_level_is_named(tmp_path):
+    (tmp_path / "masks").mkdir()
+    for path in (tmp_path / "a.png", tmp_path / "masks" / "a.png"):
+        Image.fromarray(np.zeros((20, 30), np.uint8)).save(path)
+    with Pipeline.load("ns-rgb", store=tmp_path / "l.lance", writable=True, precision="float32") as pipeline:
+        pipeline.encode([tmp_path / "a.png"], workers=0, levels=("context",))
+        stored = Stored(pipeline, SEMANTICS, items_of(pipeline, tmp_path / "masks", SEMANTICS))
+        with pytest.raises(ConfigError, match=r"a.* was stored without level 'detail'; encode it again"):
+            stored[0]
+
+
 def test_shrinking_labels():
     ids = torch.arange(36).view(1, 6, 6)
     small, known = shrunk(ids, torch.ones(6, 6).bool(), 4)

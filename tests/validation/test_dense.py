@@ -14,6 +14,7 @@ from PIL import Image
 from chiasm.contracts import Features, Frame, Intrinsics, Sample
 from chiasm.datasets.augment import canonical
 from chiasm.errors import ConfigError, ShapeError
+from chiasm.features.layout import pad, padded
 from chiasm.validation.dense import (
     Opened,
     Protocol,
@@ -163,13 +164,14 @@ def test_large_pictures_are_seen_as_predict_sees_them():
 
     def encode(pixels, factor):
         seen.append((tuple(pixels.shape[-2:]), factor))
-        return Features({"context": F.avg_pool2d(pixels, 4 * factor)})
+        whole = padded((pixels.shape[-2], pixels.shape[-1]), 4 * factor)
+        return Features({"context": F.avg_pool2d(pad(pixels, whole), 4 * factor)})
 
     def head(features):
         return {"depth": features.maps["context"][:, :1], "edges": features.maps["context"][:, 1:2]}
 
     found = reading(encode, head, 4)(torch.full((1, 3, 10, 1300), 0.5))
-    assert seen == [((16, 1312), 4)]
+    assert seen == [((12, 1300), 4)]
     assert {task: tuple(x.shape) for task, x in found.items()} == {"depth": (1, 1, 10, 1300), "edges": (1, 1, 10, 1300)}
     assert float(found["depth"].mean()) == pytest.approx(0.125)  # its camera had a fourth of the focal length
     assert float(found["edges"].mean()) == pytest.approx(0.5)

@@ -121,3 +121,10 @@ def test_an_untrained_entry_is_the_same_each_time_and_leaves_the_random_state_al
 def test_a_feature_id_names_the_weights_and_the_preprocessing():
     entry = zoo.entry("ns-rgb")
     assert entry.feature_id == f"ns-rgb@{str(entry.card['sha256'])[:12]}/{zoo.PREPROCESSING}"
+
+
+def test_one_head_answers_all_of_its_tasks():
+    """So that what is asked for several tasks runs it once."""
+    entry = zoo.ENTRIES["dense"]
+    assert len({id(zoo.head(task, entry.space)) for task in entry.tasks}) == 1
+    assert zoo.head("denoise", entry.space) is not zoo.head("depth", entry.space)

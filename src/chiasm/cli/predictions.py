@@ -48,7 +48,7 @@ def _tasks(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder to fill.")
 @click.option(
     "--field-of-view", "view", type=click.FloatRange(1, 170), default=63.0, show_default=True, metavar="DEGREES",
-    help="Of the camera, along the longer side: metres of depth depend on it.",
+    help="Of the camera, along the longer side: metres of the shipped head depend on it.",
 )  # fmt: skip
 @click.option("--arrays", is_flag=True, help="Also write the numbers themselves, one .npz for each picture.")
 @picture_format
@@ -68,7 +68,7 @@ def predict(
 ) -> None:
     """Read tasks' answers for every picture of STORE from its features.
 
-    No pixel is read and no encoder runs. Each file is called after its source, the first digits of its key, and the
+    No picture is read again. Each file is called after its source, the first digits of its key, and the
     task: holiday-1a2b3c4d.depth.png; contact-sheet.png shows them side by side. --format is that of pictures (denoise).
     """
     from chiasm.cli.answers import ContactSheet
@@ -162,6 +162,8 @@ class _Job:
 def _packed(answers: Mapping[str, Answer]) -> bytes:
     import numpy as np
 
-    file = io.BytesIO()
-    np.savez_compressed(file, **{name: answer.values for name, answer in answers.items()})  # type: ignore[arg-type]
+    file, arrays = io.BytesIO(), {name: answer.values for name, answer in answers.items()}
+    for view in {answer.view for answer in answers.values() if answer.view is not None}:
+        arrays["field_of_view"] = np.array(view, np.float32)
+    np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
     return file.getvalue()

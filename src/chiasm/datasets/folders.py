@@ -143,6 +143,23 @@ def _of_folders(images: Path, found: Mapping[str, Path], task: TaskSpec) -> tupl
     return tuple(_class_of(name.split("/")[0], task, str(images / name.split("/")[0])) for name in found)
 
 
+def rows(file: Path) -> list[tuple[int, str, str]]:
+    """Line number, picture and class of a CSV file. Raises ConfigError when it is none."""
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as opened:
+            lines = list(csv.reader(opened))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(f"{file} must be a CSV file with lines `picture,class` ({error})") from error
+    found = []
+    for number, row in enumerate(lines, 1):
+        if not row or (number == 1 and [word.strip() for word in row] in (["name", "class"], ["picture", "class"])):
+            continue
+        if len(row) != 2:
+            raise ConfigError(f"{file}, line {number}: expected `picture,class`, got {','.join(row)!r}")
+        found.append((number, row[0].strip(), row[1].strip()))
+    return found
+
+
 def _of_table(table: Path, found: Mapping[str, Path], task: TaskSpec) -> tuple[int, ...]:
     """Ids from lines `file name,class name`; a first line `name,class` is a heading."""
     if not table.is_file():
@@ -151,17 +168,11 @@ def _of_table(table: Path, found: Mapping[str, Path], task: TaskSpec) -> tuple[i
             f"each class, got {'another folder' if table.is_dir() else 'nothing'} there"
         )
     given: dict[str, int] = {}
-    with table.open(newline="", encoding="utf-8-sig") as file:
-        for number, row in enumerate(csv.reader(file), 1):
-            if not row or (number == 1 and [word.strip() for word in row] == ["name", "class"]):
-                continue
-            if len(row) != 2:
-                raise ConfigError(f"{table}, line {number}: expected `picture,class`, got {','.join(row)!r}")
-            path = row[0].strip()
-            name = path if path in found else Path(path).with_suffix("").as_posix()
-            if name in given:
-                raise ConfigError(f"{table}, line {number}: expected one line for each picture, got {path!r} again")
-            given[name] = _class_of(row[1].strip(), task, f"{table}, line {number}")
+    for number, path, word in rows(table):
+        name = path if path in found else Path(path).with_suffix("").as_posix()
+        if name in given:
+            raise ConfigError(f"{table}, line {number}: expected one line for each picture, got {path!r} again")
+        given[name] = _class_of(word, task, f"{table}, line {number}")
     missing, extra = found.keys() - given.keys(), given.keys() - found.keys()
     if missing or extra:
         side = f"no line for {_list(missing)}" if missing else f"lines for {_list(extra)} without a picture"

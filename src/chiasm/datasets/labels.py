@@ -39,8 +39,8 @@ def kind_of(task: TaskSpec) -> Kind:
         if task.name == "classes":
             return "classes"
         return "semantics" if task.classes else "edges"
-    kinds: dict[str, Kind] = {"direction": "normals", "srgb": "image"}
-    return kinds.get(task.unit, "depth")
+    kinds: dict[str, Kind] = dict.fromkeys(("metre", "canonical", "relative"), "depth")
+    return (kinds | {"direction": "normals", "srgb": "image"})[task.unit]
 
 
 def read_label(

@@ -29,9 +29,10 @@ class PictureSet:
     skipped: tuple[str, ...] = ()
 
     @staticmethod
-    def load(paths: Sequence[Path], *, limit_bytes: int = 8 << 30) -> PictureSet:
+    def load(paths: Sequence[Path], *, longest: int | None = None, limit_bytes: int = 8 << 30) -> PictureSet:
         """Decode files and folders until `limit_bytes` of pixels are held.
 
+        longest: pixels of the longer side, at most; larger pictures are held smaller.
         Raises ConfigError when none can be read.
         """
         pictures: list[np.ndarray] = []
@@ -45,8 +46,8 @@ class PictureSet:
                 if isinstance(result, Mosaic):
                     skipped.append(f"{path}: a RAW file; this set takes photographs, so develop it first")
                     continue
-                pixels = result.pixels
-                pictures.append(pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8))
+                pixels = result.pixels if result.pixels.dtype == np.uint8 else (result.pixels >> 8).astype(np.uint8)
+                pictures.append(_within(pixels, longest))
                 held += pictures[-1].nbytes
                 if held > limit_bytes:
                     break
@@ -87,6 +88,19 @@ class PictureSet:
                 region[None], (edge, edge), mode="bilinear", antialias=True, align_corners=False
             )[0]
         return region.flip(-1) if mirror < 0.5 else region
+
+
+def _within(pixels: np.ndarray, longest: int | None) -> np.ndarray:
+    """The picture H W 3, uint8, at a size whose longer side has at most `longest` pixels."""
+    height, width = pixels.shape[:2]
+    if longest is None or max(height, width) <= longest:
+        return pixels
+    share = longest / max(height, width)
+    size = max(1, round(share * height)), max(1, round(share * width))
+    whole = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None]
+    small = F.interpolate(whole, size, mode="bilinear", antialias=True, align_corners=False)
+    found: np.ndarray = small[0].permute(1, 2, 0).contiguous().numpy()
+    return found
 
 
 def crops(sets: Sequence[PictureSet], count: int, edge: int, generator: torch.Generator) -> Tensor:

@@ -35,6 +35,11 @@ def pad(pixels: Tensor, size: tuple[int, int], cell: int = 1) -> Tensor:
     return F.pad(flat, (0, right, 0, bottom), mode="replicate").reshape(*pixels.shape[:-2], height, width)
 
 
+def blank(mask: Tensor, size: tuple[int, int]) -> Tensor:
+    """Grow a mask ... H W to `size` at the bottom and right: nothing is valid there. Beside `pad`."""
+    return F.pad(mask, (0, size[1] - mask.shape[-1], 0, size[0] - mask.shape[-2]))
+
+
 def crop(pixels: Tensor, size: tuple[int, int]) -> Tensor:
     """The top left `size` of ... H W: the inverse of `pad`."""
     height, width = size

@@ -50,7 +50,7 @@ def answer_of(task: TaskSpec, found: Tensor, size: tuple[int, int], stride: int)
     return Answer(task, np.concatenate(strips))
 
 
-def metric(answer: Answer, focal: float, view: float) -> Answer:
+def in_metres(answer: Answer, focal: float, view: float) -> Answer:
     """Canonical depth in metres; any other answer as it is.
 
     focal: of the camera, in pixels of the picture as the head saw it. view: what that was computed from, in degrees.

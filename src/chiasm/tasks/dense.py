@@ -81,7 +81,7 @@ class DenseHead(nn.Module):
     def forward(self, features: Features) -> dict[str, Tensor]:
         """Maps `context` B 64 H/4 W/4 and `detail` B 64 H/2 W/2 to task -> B C H/4 W/4, edges B 1 H/2 W/2.
 
-        H and W are any multiples of 4. semantics, edges: logits. depth: metres. normals: unit vectors.
+        H and W are any multiples of 4. semantics, edges: logits. depth: canonical metres. normals: unit vectors.
         Raises ShapeError when a level is missing.
         """
         context, detail, size = whole_cells(features)

@@ -93,10 +93,12 @@ class ReconstructHead(nn.Module):
     def halved(self, features: Features) -> Tensor:
         """The picture at half its size from `context` alone: B 3 H/2 W/2, sRGB around [0, 1], not clipped.
 
-        The first wavelet step's low band is that picture but for its range; no convolution corrects it.
+        The first wavelet step's low band is that picture but for its range. No convolution corrects it, so the border
+        is repeated first: the synthesis sees two cells further, and a dark or bright frame would look like an edge.
         """
-        deep, _ = self.alignment.parts(Features({"context": features.maps["context"]}))
-        low = self.merge_low(self.context_linear(deep / SCALE))  # B 3 H/2 W/2
+        deep, _ = self.alignment.amplitudes()
+        bands = self.context_linear(features.maps["context"] / deep / SCALE)  # B 12 H/4 W/4
+        low = self.merge_low(F.pad(bands, (3, 3, 3, 3), mode="replicate"))[..., 6:-6, 6:-6]  # B 3 H/2 W/2
         colours = self.merge.weight[:3].sum(dim=(2, 3)) / 4.0  # what one cell of it adds to each of its four pixels
         pixels: Tensor = torch.einsum("blhw,lc->bchw", low, colours)
         return pixels + 0.5

@@ -7,7 +7,6 @@ labels ─► target and valid mask ───┘
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,10 +18,10 @@ from torch import Tensor
 
 from chiasm.contracts import Features, TaskSpec
 from chiasm.datasets.batches import Batch
-from chiasm.datasets.folders import by_name
+from chiasm.datasets.folders import by_name, rows
 from chiasm.datasets.labels import kind_of, read_label
 from chiasm.errors import ConfigError, nearest
-from chiasm.features.layout import Window, cut, pad, padded
+from chiasm.features.layout import Window, blank, cut, pad, padded
 from chiasm.pipeline import Pipeline
 
 SHOWN = 3  # names in a message
@@ -60,7 +59,7 @@ class Stored:
         """Features 1 C H/s W/s, half precision, with the target 1 C H W (or 1) and valid mask 1 1 H W (or 1).
 
         H and W are those of the features, and the target is shrunk with them. Raises ConfigError or ImageError for a
-        label that does not fit.
+        label that does not fit, ConfigError for a picture that was stored without a level.
         """
         item = self.items[index]
         if item.name not in self.held:  # one picture may be stored under two names, with two labels
@@ -72,13 +71,15 @@ class Stored:
 
     def _read(self, item: Item) -> tuple[Features, Tensor, Tensor]:
         features, factor = (self.pipeline.features(item.key), 1) if self.whole else self.pipeline.working(item.key)
+        if missing := [name for name in self.pipeline.spec.names if name not in features.maps]:
+            raise ConfigError(f"{item.name} was stored without level {missing[0]!r}; encode it again with all levels")
         features = Features({name: x.half() for name, x in features.maps.items()})
         if isinstance(item.label, int):
             return features, torch.tensor([item.label]), torch.tensor([True])
         target, valid = read_label(item.label, self.task, item.size)
         target, valid = shrunk(target, valid, factor, kind_of(self.task) == "edges")
         height, width = (4 * n for n in features.maps["context"].shape[-2:])
-        grown = F.pad(valid[None, None], (0, width - valid.shape[-1], 0, height - valid.shape[-2]))
+        grown = blank(valid[None, None], (height, width))
         return features, pad(target[None], (height, width)), grown
 
     def window(self, index: int, size: tuple[int, int], draws: torch.Generator) -> tuple[Features, Tensor, Tensor]:
@@ -101,7 +102,7 @@ class Stored:
         part = Window(top, left, top + size[0], left + size[1])
         maps = cut(maps, strides, part)
         if target.ndim == 4:
-            masks = {"target": pad(target, grown), "valid": F.pad(valid, (0, grown[1] - width, 0, grown[0] - height))}
+            masks = {"target": pad(target, grown), "valid": blank(valid, grown)}
             masks = cut(masks, {"target": 1, "valid": 1}, part)
         if flip < 0.5:
             maps = {name: x.flip(-1) for name, x in maps.items()}
@@ -129,7 +130,7 @@ def shrunk(target: Tensor, valid: Tensor, factor: int, strongest: bool = False) 
     if factor == 1:
         return target, valid
     size = padded((valid.shape[-2], valid.shape[-1]), factor)
-    grown, known = pad(target, size), F.pad(valid, (0, size[1] - valid.shape[-1], 0, size[0] - valid.shape[-2]))
+    grown, known = pad(target, size), blank(valid, size)
     if target.dtype == torch.int64:
         middle = slice(factor // 2, None, factor)
         return grown[:, middle, middle], known[middle, middle]
@@ -203,21 +204,4 @@ def _table(file: Path, task: TaskSpec) -> dict[str, int]:
         found[name] = task.classes.index(word)
     if not found:
         raise ConfigError(f"{file} must hold lines `picture,class`, and holds none")
-    return found
-
-
-def rows(file: Path) -> list[tuple[int, str, str]]:
-    """Line number, picture and class of a CSV file. Raises ConfigError when it is none."""
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as opened:
-            lines = list(csv.reader(opened))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ConfigError(f"{file} must be a CSV file with lines `picture,class` ({error})") from error
-    found = []
-    for number, row in enumerate(lines, 1):
-        if not row or (number == 1 and [word.strip() for word in row] in (["name", "class"], ["picture", "class"])):
-            continue
-        if len(row) != 2:
-            raise ConfigError(f"{file}, line {number}: expected `picture,class`, got {','.join(row)!r}")
-        found.append((number, row[0].strip(), row[1].strip()))
     return found

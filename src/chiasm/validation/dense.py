@@ -162,7 +162,10 @@ def predictor(pipeline: Pipeline, heads: Heads, quality: int | None = None) -> P
 
 
 def reading(encode: Encode, heads: Heads, grid: int) -> Predict:
-    """The same of any encoder: it gets multiples of `grid` times the factor by which it is to see them smaller."""
+    """The same of any encoder: it gets multiples of `grid`, and a factor by which it is to see them smaller.
+
+    What it gives covers the picture grown to a multiple of `grid` times that factor.
+    """
     return partial(_predicted, encode, heads, grid)
 
 
@@ -314,10 +317,10 @@ def _predicted(
 ) -> Mapping[str, Tensor]:
     size = int(pixels.shape[-2]), int(pixels.shape[-1])
     factor = working_factor(size)
-    whole = layout.padded(size, grid * factor)
-    maps = dict(heads(encode(layout.pad(pixels, whole), factor)))
+    maps = dict(heads(encode(layout.pad(pixels, layout.padded(size, grid)), factor)))
     if "depth" in maps:  # canonical for the small picture, whose focal length in pixels is as much shorter
         maps["depth"] = maps["depth"] / factor
+    whole = layout.padded(size, grid * factor)
     return {task: layout.crop(raised(x, whole), size) for task, x in maps.items()}
 
 

@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
+from chiasm.camera import geometry
 from chiasm.contracts import Sample
 from chiasm.validation.dense import Protocol
 from chiasm.validation.depth import METRES, aligned
@@ -90,6 +91,8 @@ def _column(protocol: Protocol, sample: Sample, predict: Predict) -> dict[str, t
     for task in protocol.tasks:
         target, valid = sample.targets[task], sample.valid[task]
         answer = _answer(task, answers[task], target) if task in answers else None
+        if task == "depth" and sample.camera and answer is not None and not protocol.disparity:
+            answer = geometry.metric(answer, sample.camera)
         if task == "depth" and protocol.disparity:
             target = torch.where(valid, 1 / target.clamp_min(1e-12), 0.0)
             answer = None if answer is None else _fitted(1 / answer.clamp_min(METRES[0]), target, valid)

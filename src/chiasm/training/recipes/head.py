@@ -1,4 +1,4 @@
-"""A head for one task of one's own, from a store's features and a folder of labels. No pixel is read, no encoder runs.
+"""A head for one task of one's own, from a store's features and a folder of labels. No picture is read again.
 
     Stored ─► random windows ─► head ─► the task's term
 
@@ -19,13 +19,14 @@ from torch import Tensor, nn
 
 from chiasm.config import Amount, Count, Positive, Range, Share
 from chiasm.contracts import Features, FeatureSpec, TaskSpec
+from chiasm.datasets.folders import rows
 from chiasm.datasets.labels import kind_of
 from chiasm.datasets.pictures import held_out
 from chiasm.errors import ConfigError
 from chiasm.tasks.denoise import DenoiseHead
 from chiasm.tasks.dense import ClassifyHead, DenseHead
 from chiasm.tasks.saved import HeadModule
-from chiasm.training.stored import Item, Stored, batch_of, rows
+from chiasm.training.stored import Item, Stored, batch_of
 from chiasm.training.terms import rarity, term
 from chiasm.validation.metrics import confusion, mean_iou
 

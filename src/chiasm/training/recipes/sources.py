@@ -14,11 +14,11 @@ from chiasm.errors import ConfigError
 VALIDATED = 24  # held-out pictures that are scored
 
 
-def read_sets(folders: Sequence[Path]) -> tuple[tuple[PictureSet, ...], PictureSet]:
+def read_sets(folders: Sequence[Path], longest: int | None = None) -> tuple[tuple[PictureSet, ...], PictureSet]:
     """A set of training pictures for each folder, and one of held-out pictures (one file in ten, by name's hash).
 
-    A folder none of whose names is held out is scored on its first picture. Raises ConfigError when a folder holds
-    no readable picture.
+    A folder none of whose names is held out is scored on its first picture. longest: see `PictureSet.load`. Raises
+    ConfigError when a folder holds no readable picture.
     """
     sets: list[PictureSet] = []
     chosen: list[np.ndarray] = []
@@ -26,9 +26,9 @@ def read_sets(folders: Sequence[Path]) -> tuple[tuple[PictureSet, ...], PictureS
         files = find([folder])
         aside = [path for path in files if held_out(path.name)][: max(1, VALIDATED // len(folders))]
         kept = [path for path in files if not held_out(path.name)] or files
-        sets.append(PictureSet.load(kept or [folder]))
+        sets.append(PictureSet.load(kept or [folder], longest=longest))
         try:
-            chosen += PictureSet.load(aside).pictures if aside else sets[-1].pictures[:1]
+            chosen += PictureSet.load(aside, longest=longest).pictures if aside else sets[-1].pictures[:1]
         except ConfigError:  # what the names picked cannot be read
             chosen += sets[-1].pictures[:1]
     return tuple(sets), PictureSet(tuple(chosen))

@@ -30,7 +30,7 @@ from chiasm.training.recipes.dense import FRESH, PixelNetwork, SpaceNetwork
 from chiasm.training.recipes.sources import read_sets
 from chiasm.training.teacher import EDGE, LEVELS, Teacher, endow, unexplained
 
-LONGEST = 640  # pixels of the longer side that a picture is seen with, at most
+LONGEST = 640  # pixels of the longer side of pictures, at most
 NEUTRAL = 64  # pictures that the norms of the teacher's blocks are set with
 
 
@@ -111,16 +111,15 @@ class TrunkRecipe:
             raise ConfigError(f"expected {len(LEVELS)} weights, one for each map, got {list(config.weights)}")
         if not Path(config.teacher).is_file():
             raise ConfigError(f"expected a teacher, a TFLite file, got {config.teacher!r}; --set teacher=FILE")
-        return TrunkRecipe(config, *read_sets(folders), network)
+        return TrunkRecipe(config, *read_sets(folders, LONGEST), network)
 
     @cached_property
     def teacher(self) -> Teacher:
         return Teacher(Path(self.config.teacher))
 
     def _view(self, pixels: Tensor, draws: torch.Generator) -> Tensor:
-        """A random view of a picture 3 H W; large pictures are seen as if they were LONGEST pixels long."""
-        shrink = min(1.0, LONGEST / max(pixels.shape[-2:]))
-        views = Augment(EDGE, EDGE, (shrink * self.config.zoom[0], shrink * self.config.zoom[1]), fill=0.9)
+        """A random view of a picture 3 H W."""
+        views = Augment(EDGE, EDGE, self.config.zoom, fill=0.9)
         return augmented(Sample("", Frame(pixels), {}, {}), views, draws).frame.pixels
 
     def _drawn(self, count: int, draws: torch.Generator) -> Tensor:
