@@ -93,7 +93,9 @@ def exchange(repeats: int) -> dict[str, float]:
 
 def teach(folders: list[Path], run: Path, overrides: list[str]) -> None:
     """The recipe `trunk` for a pixel network; leaves trunk.safetensors in `run`."""
-    recipe = TrunkRecipe.load(configs.load(TrunkConfig, None, overrides), folders, pixel_network(tuple(SPECS)))
+    config = configs.load(TrunkConfig, None, overrides)
+    torch.manual_seed(config.seed)
+    recipe = TrunkRecipe.load(config, folders, pixel_network(tuple(SPECS)))
     lessons = train(recipe, run, Where(), lambda line: print(line, flush=True))
     save_file(lessons.learnt(), run / "trunk.safetensors")
 
@@ -101,6 +103,7 @@ def teach(folders: list[Path], run: Path, overrides: list[str]) -> None:
 def learn(folders: list[Path], run: Path, overrides: list[str]) -> None:
     """The recipe `dense` for a pixel network; leaves pixels.safetensors in `run`."""
     config = configs.load(DenseConfig, None, overrides)
+    torch.manual_seed(config.seed)  # the network is made before the loop begins
     recipe = DenseRecipe.load(config, folders, pixel_network(config.tasks))
     network = train(recipe, run, Where(), lambda line: print(line, flush=True)).network
     held = {name: value.contiguous() for name, value in network.state_dict().items()}

@@ -199,7 +199,7 @@ def test_train_head_then_predict_with_it(call, place, tmp_path):
     Image.fromarray(np.ones((64, 80), np.uint8)).save(masks / "p0.png")  # a head of other labels is another run
     said = call(*command)
     assert said.code == 3
-    assert "made with data =" in said.out + said.err
+    assert "was made of other pictures or labels; remove its folder" in said.err
 
 
 def test_the_tasks_of_the_command_are_those_of_the_recipe():

@@ -74,6 +74,27 @@ def test_edges_are_shares_and_images_are_pictures(tmp_path):
     torch.testing.assert_close(target[:, 0, 0], torch.tensor([0, 0.2, 1]))
 
 
+def test_edges_of_one_bit_are_edges(tmp_path):
+    path = saved(tmp_path / "a.png", np.array([[False, True], [True, False]]))
+    assert read_label(path, EDGES)[0].tolist() == [[[0, 1], [1, 0]]]
+
+
+def test_labels_that_would_silently_say_nothing_are_refused(tmp_path):
+    mask = np.array([[0, 1], [1, 0]], np.uint8)
+    with pytest.raises(ConfigError, match=r"a\.png: expected edges in grey, 255 where .*, got 1 at most; save 1"):
+        read_label(saved(tmp_path / "a.png", mask), EDGES)
+    with pytest.raises(ConfigError, match=r"p\.png: expected edges as one picture in grey.*got a palette"):
+        read_label(saved(tmp_path / "p.png", mask, "P"), EDGES)
+    pages = [Image.fromarray(255 * mask)] * 3
+    pages[0].save(tmp_path / "t.tif", save_all=True, append_images=pages[1:])
+    with pytest.raises(ConfigError, match=r"t\.tif: expected edges as one picture.*got 3 pages"):
+        read_label(tmp_path / "t.tif", EDGES)
+    depth = saved(tmp_path / "d.png", np.array([[0, 51]], np.uint8))
+    with pytest.raises(ConfigError, match=r"d\.png: expected depth in millimetres.*got 8 bits.*metres_per_unit"):
+        read_label(depth, DEPTH)
+    assert read_label(depth, DEPTH, metres_per_unit=1 / 25.5)[0][0, 0, 1] == pytest.approx(2)
+
+
 def test_what_is_wrong_with_a_file_is_one_sentence(tmp_path):
     path = saved(tmp_path / "a.png", np.array([[0, 7], [3, 255]], np.uint8))
     with pytest.raises(ConfigError, match=r"a.png: expected ids 0 to 2 or 255 for void, got 7 \(2 pixels"):

@@ -13,7 +13,7 @@ from chiasm.contracts import Features, FeatureSpec, Level, TaskSpec
 from chiasm.encoders.space import NS, SpaceEncoder
 from chiasm.errors import ShapeError, ZooError
 from chiasm.tasks.denoise import DenoiseHead
-from chiasm.tasks.dense import ClassifyHead, DenseHead
+from chiasm.tasks.dense import TYPICAL, ClassifyHead, DenseHead
 from chiasm.tasks.saved import KEY, about_head, read_head, write_head
 from chiasm.tasks.trunk import folded
 
@@ -50,6 +50,15 @@ def test_answers_have_the_size_of_their_level_and_the_unit_of_their_task(head, s
         assert bool(found[task.name].isfinite().all())
     assert found["depth"].min() > 0
     torch.testing.assert_close(found["normals"].norm(dim=1), torch.ones(2, height // 4, width // 4))
+
+
+def test_answers_are_not_rounded_to_half_precision_with_the_convolutions(head):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = head(features(64, 96))
+    for task in ("semantics", "edges"):
+        assert not torch.equal(found[task], found[task].bfloat16().float())
+    said = (found["depth"] / TYPICAL).log()  # what the last layer said
+    assert (said - said.bfloat16().float()).abs().max() > 1e-4
 
 
 def test_a_picture_is_answered_alone_as_in_a_batch(head):

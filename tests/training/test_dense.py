@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from chiasm import zoo
 from chiasm.contracts import Frame, Intrinsics, Sample
@@ -128,6 +130,30 @@ def test_configs_that_make_no_sense_are_one_sentence(tmp_path):
         specs_of(("depth", "dpeth"))
     with pytest.raises(ConfigError, match="expected 5 odds and a balance of 4"):
         DenseRecipe.load(DenseConfig(odds=(1.0,)), [tmp_path / "camvid"], space())
+
+
+def test_a_task_without_targets_is_refused(tmp_path):
+    for part in ("train", "val", "test"):
+        for kind, values in (("images", (60, 80, 3)), ("labels", (60, 80))):
+            (tmp_path / "camvid" / part / kind).mkdir(parents=True)
+            path = tmp_path / "camvid" / part / kind / f"a.{'jpg' if kind == 'images' else 'png'}"
+            Image.fromarray(np.zeros(values, np.uint8)).save(path)
+    with pytest.raises(ConfigError, match=r"no set of camvid has targets of edges; add one that has"):
+        DenseRecipe.load(DenseConfig(scenes=1), [tmp_path / "camvid"], space())
+    with pytest.raises(ConfigError, match="targets of depth, normals, edges"):
+        DenseRecipe.load(DenseConfig(scenes=1, odds=(1.0, 1.0, 1.0, 0.0, 0.0)), [tmp_path / "camvid"], space())
+
+
+def test_every_held_out_sample_is_scored_once(recipe):
+    seen = []
+
+    class Watched(Halves):
+        def __getitem__(self, index: int) -> Sample:
+            seen.append(index)
+            return super().__getitem__(index)
+
+    replace(recipe, held_out={"drawn": Watched(("edges",))}).evaluate(recipe.modules().eval(), None, 0)
+    assert seen == [0, 1, 2]
 
 
 def test_folders_of_other_names_are_refused(tmp_path):

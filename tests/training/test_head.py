@@ -148,6 +148,35 @@ def test_a_picture_without_a_level_is_named(tmp_path):
             stored[0]
 
 
+def test_windows_are_no_larger_than_the_largest_picture(pipeline, place):
+    stored = Stored(pipeline, SEMANTICS, items_of(pipeline, place / "masks", SEMANTICS))
+    head = fresh_head(pipeline.spec, SEMANTICS)
+    assert HeadRecipe.load(HeadConfig(height=64, width=66), stored, head).window == (64, 64)
+    assert HeadRecipe.load(HeadConfig(), stored, head).window == (72, 92)
+    large = replace(stored, items=[replace(item, size=(600, 1300)) for item in stored.items])
+    assert HeadRecipe.load(HeadConfig(height=640, width=640), large, head).window == (152, 328)
+
+
+def test_one_picture_is_never_on_both_sides(pipeline, place):
+    stored = Stored(pipeline, SEMANTICS, items_of(pipeline, place / "masks", SEMANTICS))
+    twice = [replace(item, name=f"{name}/{item.name}") for item in stored.items for name in ("a", "b", "c")]
+    recipe = HeadRecipe.load(HeadConfig(), replace(stored, items=twice), fresh_head(pipeline.spec, SEMANTICS))
+    assert not {item.key for item in recipe.training.items} & {item.key for item in recipe.held.items}
+    assert len(recipe.training) + len(recipe.held) == len(twice)
+    with pytest.raises(ConfigError, match="expected two labelled pictures or more, of which one is held out, got 1"):
+        HeadRecipe.load(HeadConfig(), replace(stored, items=twice[:3]), recipe.head)
+
+
+@pytest.mark.parametrize("task", [SEMANTICS, TaskSpec("depth", 1, "metre")])
+def test_without_a_valid_pixel_there_is_no_score(pipeline, place, tmp_path, task):
+    void = 255 if task is SEMANTICS else 0
+    for seed in range(COUNT):
+        Image.fromarray(np.full(SIZE, void, np.uint8 if void else np.uint16)).save(tmp_path / f"{seed}.png")
+    stored = Stored(pipeline, task, items_of(pipeline, tmp_path, task))
+    recipe = HeadRecipe.load(HeadConfig(), stored, fresh_head(pipeline.spec, task))
+    assert recipe.evaluate(recipe.modules().eval(), tmp_path, 0) == {}
+
+
 def test_shrinking_labels():
     ids = torch.arange(36).view(1, 6, 6)
     small, known = shrunk(ids, torch.ones(6, 6).bool(), 4)

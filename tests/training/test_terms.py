@@ -153,6 +153,9 @@ def test_learnt_variances_lower_the_weight_of_a_large_loss():
         one({"a": torch.tensor(4.0), "b": torch.tensor(0.5)}, step).backward()
         optimizer.step()
     assert (-one.log_variance).exp().tolist() == pytest.approx([0.25, 2.0], rel=0.05)  # 1 / loss
+    optimizer.zero_grad()
+    one({"a": torch.tensor(1.0), "b": torch.tensor(0.0)}, 0).backward()  # of which this batch has no targets
+    assert one.log_variance.grad[1] == 0
     plain = Weighting(("a", "b"), "fixed")
     assert plain({"a": torch.tensor(4.0), "b": torch.tensor(0.5)}, 0) == 4.5
 

@@ -76,9 +76,13 @@ def recipe_options(command: Command) -> Command:
 
 
 def _resolved(terminal: Terminal, kind: type[C], config: Path | None, overrides: Sequence[str]) -> C:
+    """The config of a recipe. Seeds torch too: networks are made before the loop, which seeds again, begins."""
+    import torch
+
     from chiasm import config as configs
 
     resolved = configs.load(kind, config, overrides)
+    torch.manual_seed(resolved.seed)  # type: ignore[attr-defined]
     if _speaks():
         terminal.event("config", asdict(resolved))  # type: ignore[call-overload]
     return resolved
@@ -263,10 +267,10 @@ def train_head(
 ) -> None:
     """Train a head of your own from stored features and labels.
 
-    No pixel is read. Labels are called as the pictures in STORE: PNGs of class ids (255: unknown), of depth in
-    millimetres (16 bits, 0: unknown), of normals as (n + 1) / 2, of edges in grey; clean pictures for denoise; for
-    classes a CSV file with lines `picture,class`. Then: `chiasm predict STORE --head OUT --out FOLDER`. The run is kept
-    in OUT.run, so that the same command goes on after an interruption.
+    No picture is read again. Labels are called as the pictures in STORE: PNGs of class ids (255: unknown), of depth in
+    millimetres (16 bits, 0: unknown; other steps: --set metres_per_unit=METRES), of normals as (n + 1) / 2, of edges in
+    white; clean pictures for denoise; for classes a CSV file with lines `picture,class`. The run is kept in OUT.run, so
+    that the same command goes on. Then: `chiasm predict STORE --head OUT --out FOLDER`.
     """
     from chiasm import zoo
     from chiasm.cli.outputs import write_whole
@@ -280,13 +284,13 @@ def train_head(
     with Pipeline.load(MODEL, store=store) as pipeline:
         items = items_of(pipeline, labels, spec)
         resolved = replace(resolved, data=fingerprint(items, spec))
-        stored = Stored(pipeline, spec, items, whole=task == "denoise", limit=int(resolved.memory * 2**30))
+        limit, unit = int(resolved.memory * 2**30), resolved.metres_per_unit
+        stored = Stored(pipeline, spec, items, task == "denoise", limit, unit)
         head = fresh_head(pipeline.spec, spec, zoo.beginnings(task, pipeline.spec.space))
         recipe = HeadRecipe.load(resolved, stored, head)
         terminal.say(f"{len(items)} of {len(pipeline.keys())} stored pictures have a label")
-        trained = _run(terminal, recipe, out.with_name(f"{out.name}.run"), device, 1)
-        scores = recipe.evaluate(trained, out, resolved.steps)
+        scores = recipe.evaluate(_run(terminal, recipe, Path(f"{out}.run"), device, 1), out, resolved.steps)
     write_whole(out, write_head(head.cpu()))
     terminal.event("summary", {"out": out, "steps": resolved.steps, "pictures": len(items), "scores": scores})
     told = ", ".join(f"{name} {value:g}" for name, value in scores.items())
-    terminal.show(f"{out}: {resolved.steps} steps on {len(recipe.training)} pictures; held out: {told}")
+    terminal.show(f"{out}: {resolved.steps} steps on {len(recipe.training)} pictures; held out: {told or 'no label'}")

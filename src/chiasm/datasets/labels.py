@@ -1,7 +1,7 @@
 """One label file or picture of a data set, read and checked: PNGs in, tensors in a TaskSpec's unit out.
 
     semantics  PNG of ids, palette or grey; 255 is void         edges    PNG of greys: share of annotators, white all
-    depth      PNG of 16 or 8 bits, 0 is unknown                 normals  PNG, RGB = (n + 1) / 2, black is unknown
+    depth      PNG of 16 bits, or 8; 0 is unknown                normals  PNG, RGB = (n + 1) / 2, black is unknown
     image      a picture
 
 What is wrong with a file is one sentence with its path, what came, and the fix.
@@ -26,6 +26,7 @@ from chiasm.errors import ConfigError, ImageError
 
 VOID = 255
 METRES_PER_UNIT = 0.001  # depth of 16 bits is in millimetres unless told otherwise
+FAINT = 0.3  # of white: a file without any edge above it was meant otherwise
 SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 ORIENTATION = 0x0112
 
@@ -64,15 +65,20 @@ def read_label(
     if kind == "semantics":
         check_ids(values, len(task.classes), VOID, path)
         return semantics(values, VOID)
+    if kind == "edges":
+        return _edges(values, path)
     if kind == "depth":
+        if values.dtype == np.uint8 and metres_per_unit == METRES_PER_UNIT:
+            raise ConfigError(
+                f"{path}: expected depth in millimetres, 16 bits, got 8 bits; say how many metres one step is, "
+                "metres_per_unit, or save it with 16 bits"
+            )
         depth = torch.from_numpy(values.astype(np.float32))[None] * metres_per_unit
         return depth, depth[0] > 0
     if kind == "normals":
         return _normals(values, path)
-    white = np.iinfo(values.dtype).max
-    maps = torch.from_numpy(values.astype(np.float32) / np.float32(white))
-    maps = maps.permute(2, 0, 1).contiguous() if kind == "image" else maps[None]
-    return maps, torch.ones(values.shape[:2], dtype=torch.bool)
+    pixels = torch.from_numpy(values.astype(np.float32) / 255.0).permute(2, 0, 1).contiguous()
+    return pixels, torch.ones(values.shape[:2], dtype=torch.bool)
 
 
 def semantics(ids: NDArray[Any], void: int) -> tuple[Tensor, Tensor]:
@@ -192,6 +198,23 @@ def halved(pixels: NDArray[np.uint8], path: Path) -> Tensor:
         )
     quads = torch.from_numpy(pixels.reshape(height // 2, 2, width // 2, 2, 3).sum((1, 3), dtype=np.float32))
     return (quads / (4 * 255)).permute(2, 0, 1).contiguous()
+
+
+def _edges(values: NDArray[Any], path: Path) -> tuple[Tensor, Tensor]:
+    """Greys H x W to shares of annotators 1 H W, valid everywhere. Raises ConfigError for what would hold no edge."""
+    with _opened(path) as image:
+        mode, pages = image.mode, getattr(image, "n_frames", 1)
+    if mode == "P" or pages > 1:
+        came = "a palette" if mode == "P" else f"{pages} pages"
+        raise ConfigError(f"{path}: expected edges as one picture in grey, white where they are, got {came}; save that")
+    white = 1 if mode == "1" else int(np.iinfo(values.dtype).max)
+    most = int(values.max(initial=0))
+    if 0 < most < FAINT * white:
+        raise ConfigError(
+            f"{path}: expected edges in grey, {white} where everybody draws one, got {most} at most; "
+            f"save {most} as {white}"
+        )
+    return torch.from_numpy(values.astype(np.float32) / np.float32(white))[None], torch.ones(values.shape).bool()
 
 
 def _normals(values: NDArray[np.uint8], path: Path) -> tuple[Tensor, Tensor]:

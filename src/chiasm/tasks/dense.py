@@ -54,8 +54,8 @@ class EdgeLast(nn.Module):
         self.last = nn.Sequential(convolution(width + 16, 24), nn.Conv2d(24, 1, 1))
 
     def forward(self, joined: Tensor, detail: Tensor) -> Tensor:
-        logit: Tensor = self.last(torch.cat([double(joined), self.near(detail)], dim=1))
-        return logit
+        inner = self.last[0](torch.cat([double(joined), self.near(detail)], dim=1))
+        return exact(self.last[1], inner)
 
 
 class DenseHead(nn.Module):
@@ -93,9 +93,9 @@ class DenseHead(nn.Module):
         for (name, branch), heard in zip(self.branches.items(), own, strict=True):
             joined = self.drop(branch(heard, fine))
             if self.edges is not None and name == "edges":
-                found[name] = crop(self.edges(joined, detail).float(), (size[0] // 2, size[1] // 2))
+                found[name] = crop(self.edges(joined, detail), (size[0] // 2, size[1] // 2))
             else:
-                found[name] = finished(name, crop(self.last[name](joined), (size[0] // 4, size[1] // 4)))
+                found[name] = finished(name, crop(exact(self.last[name], joined), (size[0] // 4, size[1] // 4)))
         return found
 
 
@@ -116,7 +116,7 @@ class ClassifyHead(nn.Module):
         """Maps `context` and `detail`, of any size, to `classes` B K."""
         context, detail, _ = whole_cells(features)
         _, coarse, whole = self.trunk(context, detail)
-        return {self.tasks[0].name: self.last(torch.cat([whole, coarse.mean(dim=(2, 3))], dim=1))}
+        return {self.tasks[0].name: exact(self.last, torch.cat([whole, coarse.mean(dim=(2, 3))], dim=1))}
 
 
 def whole_cells(features: Features) -> tuple[Tensor, Tensor, tuple[int, int]]:
@@ -131,10 +131,17 @@ def whole_cells(features: Features) -> tuple[Tensor, Tensor, tuple[int, int]]:
     return pad(context, (height // 4, width // 4)), pad(detail, (height // 2, width // 2)), size
 
 
+def exact(layer: nn.Module, x: Tensor) -> Tensor:
+    """A last layer in float32, also under autocast: in bfloat16 depth would come in steps of half a percent."""
+    with torch.autocast(x.device.type, enabled=False):
+        found: Tensor = layer(x.float())
+    return found
+
+
 def finished(task: str, answer: Tensor) -> Tensor:
-    """What the last convolution says, in the unit of its task, float32."""
+    """What the last convolution says, in the unit of its task."""
     if task == "depth":
-        return (TYPICAL * answer.float().clamp(-6.0, 6.0).exp()).clamp(NEAR, FAR)
+        return (TYPICAL * answer.clamp(-6.0, 6.0).exp()).clamp(NEAR, FAR)
     if task == "normals":
-        return F.normalize(answer.float(), dim=1, eps=LENGTH)
-    return answer.float()
+        return F.normalize(answer, dim=1, eps=LENGTH)
+    return answer

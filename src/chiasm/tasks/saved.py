@@ -20,7 +20,7 @@ from chiasm.tasks.denoise import DenoiseHead
 from chiasm.tasks.dense import ClassifyHead, DenseHead
 
 KEY = "chiasm.head"
-VERSIONS = {"denoise": 1, "dense": 2, "classify": 2}  # of each kind of network
+VERSIONS = {"denoise": 1, "dense": 3, "classify": 3}  # of each kind of network
 HeadModule = DenoiseHead | DenseHead | ClassifyHead
 
 _MAKE: Mapping[str, Callable[[FeatureSpec, Mapping[str, Any], tuple[TaskSpec, ...]], HeadModule]] = {

@@ -28,6 +28,7 @@ STAGES = ((32, 3, 2), (64, 4, 2), (96, 3, 1), (160, 3, 2), (320, 1, 1))  # chann
 SEEN = (0, 2, 4)  # stages whose maps are the last of their size
 EXPANSION = 6
 COARSE = 128  # channels of the top-down sums
+CODED = 0.03  # deviation of the codec's error at quality 6, in channels of the space
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -50,11 +51,12 @@ def folded(module: M) -> M:
 
 
 def standard(channels: int) -> nn.BatchNorm2d:
-    """Channels of a space to a mean of 0 and a variance of 1, without anything to learn.
+    """Channels of a space to a mean of 0 and a variance of at most 1, without anything to learn.
 
-    What is coarse is hundreds of times as large there as edges are, and a channel that says nothing stays near 0.
+    What is coarse is hundreds of times as large there as edges are. A channel that varies less than the codec's error
+    stays small, or the head would listen to what is gone once features are coded.
     """
-    return nn.BatchNorm2d(channels, eps=1e-5, momentum=0.02, affine=False)
+    return nn.BatchNorm2d(channels, eps=CODED**2, momentum=0.02, affine=False)
 
 
 class Block(nn.Module):

@@ -96,6 +96,8 @@ def read(folder: Path, config: Mapping[str, object]) -> Checkpoint | None:
         key = differing[0]
         if key not in made_with:
             raise ConfigError(f"{path} was made before there was {key}; name another --out to start anew")
+        if key == "data":
+            raise ConfigError(f"{path} was made of other pictures or labels; remove its folder, or name another --out")
         raise ConfigError(
             f"{path} was made with {key} = {made_with.get(key)!r}, not {config[key]!r}; "
             "use the same value to resume it, or another --out to start anew"

@@ -19,7 +19,7 @@ from torch import Tensor
 from chiasm.contracts import Features, TaskSpec
 from chiasm.datasets.batches import Batch
 from chiasm.datasets.folders import by_name, rows
-from chiasm.datasets.labels import kind_of, read_label
+from chiasm.datasets.labels import METRES_PER_UNIT, kind_of, read_label
 from chiasm.errors import ConfigError, nearest
 from chiasm.features.layout import Window, blank, cut, pad, padded
 from chiasm.pipeline import Pipeline
@@ -42,7 +42,8 @@ class Stored:
     """Items of a store that a head for `task` can learn from.
 
     whole: whether features are taken at full size, as heads that see no further than some pixels do, or at working
-    size. limit: bytes of features that are held in memory; what is beyond is decoded again each time.
+    size. limit: bytes of features that are held in memory; what is beyond is decoded again each time. metres_per_unit:
+    of depth labels.
     """
 
     pipeline: Pipeline
@@ -50,6 +51,7 @@ class Stored:
     items: Sequence[Item]
     whole: bool = False
     limit: int = 4 << 30
+    metres_per_unit: float = METRES_PER_UNIT
     held: dict[str, tuple[Features, Tensor, Tensor]] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
@@ -76,7 +78,7 @@ class Stored:
         features = Features({name: x.half() for name, x in features.maps.items()})
         if isinstance(item.label, int):
             return features, torch.tensor([item.label]), torch.tensor([True])
-        target, valid = read_label(item.label, self.task, item.size)
+        target, valid = read_label(item.label, self.task, item.size, self.metres_per_unit)
         target, valid = shrunk(target, valid, factor, kind_of(self.task) == "edges")
         height, width = (4 * n for n in features.maps["context"].shape[-2:])
         grown = blank(valid[None, None], (height, width))

@@ -37,7 +37,8 @@ class Weighting(nn.Module):
         """The scalar to minimise, from a loss for each task; call once a step."""
         each = torch.stack([losses[task] for task in self.tasks])
         if self.way == "variance":
-            return ((-self.log_variance).exp() * each + self.log_variance).sum()
+            known = each.detach() > 0  # a task that a batch has no targets of says nothing of its variance
+            return (((-self.log_variance).exp() * each + self.log_variance) * known).sum()
         if self.way == "dwa":
             weights = self.weights()
             self._remember(each.detach().float(), step)

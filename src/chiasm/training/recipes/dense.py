@@ -80,7 +80,7 @@ class DenseConfig:
     seed: int = 1
     odds: tuple[float, ...] = (4.0, 2.0, 1.0, 0.7, 0.3)
     scenes: Count = 150
-    coded: Share = 0.3
+    coded: Share = 0.6
     weighting: Way = "dwa"
     balance: tuple[float, ...] = (1.0, 2.5, 4.0, 4.0)
     rare: Amount = 0.4
@@ -189,8 +189,12 @@ class DenseRecipe:
             generated = Kept(Scenes(kind, config.scenes, 1))  # type: ignore[arg-type]
             sets.append((Joined(generated, ("depth", "normals", "semantics")), odds))
         used = [(held, odds) for held, odds in sets if odds > 0 and set(held.tasks) & set(config.tasks)]
-        if not used:
-            raise ConfigError(f"no set of {', '.join(held_out)} has targets of {', '.join(config.tasks)}; add another")
+        known_tasks = {task for held, _ in used for task in held.tasks}
+        if absent := [task for task in config.tasks if task not in known_tasks]:
+            raise ConfigError(
+                f"no set of {', '.join(held_out)} has targets of {', '.join(absent)}; add one that has, or name the "
+                "other tasks: --set 'tasks=[...]'"
+            )
         if config.beginning:
             begin(network, Path(config.beginning))
         return DenseRecipe(config, Mixture(*map(tuple, zip(*used, strict=True))), held_out, network)
@@ -253,7 +257,8 @@ class DenseRecipe:
         device = next(module.parameters()).device
         found: dict[str, float] = {}
         for name, held in self.held_out.items():
-            chosen = [index * len(held) // VALIDATED for index in range(min(VALIDATED, len(held)))]
+            count = min(VALIDATED, len(held))
+            chosen = [index * len(held) // count for index in range(count)]
             scores = _scores(module, [canonical(held[index]) for index in chosen], self.specs, device)
             found |= {f"{name} {task}": round(value, 4) for task, value in scores.items()}
         return found

@@ -8,7 +8,7 @@ Heads for maps and classes start from the trunk of the shipped head, the one for
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated
@@ -20,13 +20,15 @@ from torch import Tensor, nn
 from chiasm.config import Amount, Count, Positive, Range, Share
 from chiasm.contracts import Features, FeatureSpec, TaskSpec
 from chiasm.datasets.folders import rows
-from chiasm.datasets.labels import kind_of
+from chiasm.datasets.labels import METRES_PER_UNIT, kind_of
 from chiasm.datasets.pictures import held_out
 from chiasm.errors import ConfigError
+from chiasm.features.layout import padded
+from chiasm.features.working import working_factor
 from chiasm.tasks.denoise import DenoiseHead
 from chiasm.tasks.dense import ClassifyHead, DenseHead
 from chiasm.tasks.saved import HeadModule
-from chiasm.training.stored import Item, Stored, batch_of
+from chiasm.training.stored import Stored, batch_of
 from chiasm.training.terms import rarity, term
 from chiasm.validation.metrics import confusion, mean_iou
 
@@ -39,8 +41,9 @@ class HeadConfig:
     """Every knob of the recipe `head`.
 
     height, width: of random windows, pixels, multiples of 4. trunk: how fast what the head begins with moves, relative
-    to what is new. rare: how much rarer classes count more. memory: GiB of features that are held. data: which task,
-    pictures and labels; `train head` fills it in, so that a run is not resumed with others.
+    to what is new. rare: how much rarer classes count more. memory: GiB of features that are held. metres_per_unit:
+    what a step of depth labels is. data: which task, pictures and labels; `train head` fills it in, so that a run is
+    not resumed with others.
     """
 
     steps: Count = 600
@@ -55,6 +58,7 @@ class HeadConfig:
     trunk: Amount = 0.3
     rare: Amount = 0.3
     memory: Positive = 4.0
+    metres_per_unit: Positive = METRES_PER_UNIT
     data: str = ""
     validate_every: Count = 300
     save_every: Count = 200
@@ -137,20 +141,34 @@ class HeadRecipe:
 
     @staticmethod
     def load(config: HeadConfig, stored: Stored, head: HeadModule) -> HeadRecipe:
-        """One item in ten, by its name's hash, is scored and not trained on; of fewer than ten, the last one."""
-        aside = [item for item in stored.items if held_out(item.name)] or list(stored.items[-1:])
-        kept = [item for item in stored.items if item not in aside] or list(stored.items)
+        """One picture in ten, by its key's hash, is scored and not trained on; where there is none, the last one.
 
-        def part(items: Sequence[Item]) -> Stored:
-            return Stored(stored.pipeline, stored.task, items, stored.whole, stored.limit)
-
-        return HeadRecipe(config, part(kept), part(aside[:SCORED]), head)
+        Raises ConfigError for fewer than two pictures.
+        """
+        keys = [item.key for item in stored.items]
+        aside = {key for key in keys if held_out(key)} or set(keys[-1:])
+        if len(set(keys)) < 2:
+            raise ConfigError(f"expected two labelled pictures or more, of which one is held out, got {len(set(keys))}")
+        if aside == set(keys):
+            aside = {keys[-1]}
+        kept = [item for item in stored.items if item.key not in aside]
+        scored = [item for item in stored.items if item.key in aside][:SCORED]
+        return HeadRecipe(config, replace(stored, items=kept, held={}), replace(stored, items=scored, held={}), head)
 
     def modules(self) -> MapHead:
         return MapHead(self.head)
 
     def pace(self, name: str) -> float:
         return self.config.trunk if name.startswith("head.trunk.") else 1.0
+
+    @cached_property
+    def window(self) -> tuple[int, int]:
+        """Height and width of windows: no larger than the largest picture, which would be border for the most part."""
+        sizes = [item.size for item in self.training.items]
+        factors = [1 if self.training.whole else working_factor(size) for size in sizes]
+        seen = [padded(size, 4 * factor) for size, factor in zip(sizes, factors, strict=True)]
+        largest = [max(size[axis] // factor for size, factor in zip(seen, factors, strict=True)) for axis in (0, 1)]
+        return min(self.config.height // 4 * 4, largest[0]), min(self.config.width // 4 * 4, largest[1])
 
     @cached_property
     def rarity(self) -> Tensor | None:
@@ -168,8 +186,7 @@ class HeadRecipe:
         """One step's loss: a function of its arguments."""
         config, task = self.config, self.training.task
         picks = torch.randint(len(self.training), (config.batch,), generator=draws).tolist()
-        size = (config.height // 4 * 4, config.width // 4 * 4)
-        features, batch = batch_of([self.training.window(pick, size, draws) for pick in picks], task)
+        features, batch = batch_of([self.training.window(pick, self.window, draws) for pick in picks], task)
         maps = {name: x.to(device).contiguous(memory_format=torch.channels_last) for name, x in features.maps.items()}
         answers = module(maps)
         weights = None if self.rarity is None else self.rarity.to(device)
@@ -177,7 +194,10 @@ class HeadRecipe:
 
     @torch.no_grad()
     def evaluate(self, module: nn.Module, folder: Path, step: int) -> dict[str, float]:
-        """One score on whole held-out items: miou, accuracy, rmse (metres), angle (degrees), psnr, or the loss."""
+        """One score on whole held-out items: miou, accuracy, rmse (metres), angle (degrees), psnr, or the loss.
+
+        None where nothing was valid.
+        """
         device, task = next(module.parameters()).device, self.training.task
         counts = torch.zeros(max(task.channels, 2), max(task.channels, 2), dtype=torch.int64)
         values: list[float] = []
@@ -195,9 +215,8 @@ class HeadRecipe:
             elif bool(valid.any()):
                 values.append(_error(task, grown, target, valid))
         if kind_of(task) == "semantics":
-            return {"miou": round(mean_iou(counts), 4)}
-        mean = sum(values) / max(1, len(values))
-        return {_score_name(task): round(mean, 4)}
+            return {"miou": round(mean_iou(counts), 4)} if counts.any() else {}
+        return {_score_name(task): round(sum(values) / len(values), 4)} if values else {}
 
 
 def _error(task: TaskSpec, answer: Tensor, target: Tensor, valid: Tensor) -> float:

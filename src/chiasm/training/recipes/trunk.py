@@ -51,7 +51,7 @@ class TrunkConfig:
     decay: Share = 0.995
     weight_decay: Amount = 0.0
     seed: int = 1
-    coded: Share = 0.2
+    coded: Share = 0.5
     weights: tuple[float, ...] = (20.0, 1.0, 1.0, 0.5)
     validate_every: Count = 500
     save_every: Count = 250
