@@ -7,7 +7,7 @@ from torch import Tensor
 
 from chiasm.features.layout import pad
 
-WORKING = 560  # pixels of the longer side, at most
+WORKING = 500  # pixels of the longer side, at most: beyond, half as many see more (docs/results.md)
 
 
 def working_factor(size: tuple[int, int]) -> int:
