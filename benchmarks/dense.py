@@ -3,12 +3,14 @@
     python benchmarks/dense.py --teach PHOTOS ... --run runs/pixel-trunk --set teacher=mobilenet.tflite
     python benchmarks/dense.py --train nyuv2 ... --run runs/pixels --set beginning=runs/pixel-trunk/trunk.safetensors
     python benchmarks/dense.py --score nyuv2|camvid|room|... --data DATA --runs runs/pixels runs/dense [--json OUT]
+    python benchmarks/dense.py --widths nyuv2|camvid --data DATA [--json OUT]
     python benchmarks/dense.py [--json OUT]                                                       speed
 
 A pixel network is the same head behind a stem of convolutions of the encoder's size, which learns with it from the
 first layer on: the same lessons, the same views, the same steps. Speed: 320 x 240, medians, each side channels-last
 with BatchNorm folded, in float32 and bfloat16; ratios within one run. The exchange between tasks is timed on 1, 2 and 4
-times the pixels.
+times the pixels. Widths: what the shipped head says of 40 validation frames that were resampled, which is what
+`features.working.WORKING` was chosen by.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from __future__ import annotations
 import json
 import resource
 from argparse import Namespace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -31,6 +34,8 @@ from chiasm import config as configs
 from chiasm import zoo
 from chiasm.contracts import Features
 from chiasm.datasets import joined
+from chiasm.datasets.camvid import CamVid
+from chiasm.datasets.nyuv2 import NYUv2
 from chiasm.datasets.scenes import Scenes
 from chiasm.encoders.space import NS
 from chiasm.features.layout import pad, padded
@@ -41,8 +46,10 @@ from chiasm.training.loop import Where, train
 from chiasm.training.recipes.dense import SPECS, DenseConfig, DenseRecipe, PixelNetwork
 from chiasm.training.recipes.trunk import TrunkConfig, TrunkRecipe
 from chiasm.validation import dense
+from chiasm.validation.semantics import raised
 
 SIZE = (240, 320)
+WIDTHS = (200, 240, 280, 320, 400, 480, 560, 640)
 
 
 def channels_last(features: Features) -> Features:
@@ -146,6 +153,28 @@ def way(run: Path, pipeline: Pipeline, protocol: dense.Protocol) -> dense.Predic
     return dense.reading(seen, dense.selected(fast.head, protocol), 4)
 
 
+def widths(name: Literal["nyuv2", "camvid"], data: Path) -> dict[str, object]:
+    """Scores of the shipped head on validation frames, by the width at which it sees them."""
+    opened = dense.opened(name, data)
+    whole = {"nyuv2": NYUv2, "camvid": CamVid}[name].load(data / name, "val")
+    chosen = [whole[index * len(whole) // 40] for index in range(40)]
+    tasks = tuple(task for task in opened.protocol.tasks if task != "edges")  # their tolerance is of one size
+    held = replace(opened, protocol=replace(opened.protocol, tasks=tasks), samples=chosen, training=())
+    with Pipeline.load("ns-rgb") as pipeline:
+        heads = dense.heads_of(held.protocol, pipeline.spec.space)
+        report = dense.evaluate_dense(held, {str(width): partial(seen_at, width, pipeline, heads) for width in WIDTHS})
+    return {"protocol": f"{name}, validation frames", "pictures": report.pictures, "scores": report.scores}
+
+
+def seen_at(width: int, pipeline: Pipeline, heads: dense.Heads, pixels: Tensor) -> dict[str, Tensor]:
+    """What the heads say of 1 3 H W resampled to `width`, raised to H x W."""
+    size = pixels.shape[-2:]
+    height = round(size[0] * width / size[1] / 4) * 4
+    small = F.interpolate(pixels, (height, width), mode="bicubic", antialias=True).clamp(0, 1)
+    maps = {task: raised(x, size) for task, x in heads(pipeline.coder.encode(small)).items()}
+    return maps | ({"depth": maps["depth"] * (width / size[1])} if "depth" in maps else {})
+
+
 def main() -> None:
     parser = workbench.parser(__doc__, folder=False)
     parser.add_argument("--teach", nargs="+", type=Path, help="folders of photographs")
@@ -153,6 +182,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, default=Path("runs/pixels"))
     parser.add_argument("--set", nargs="*", default=[], help="differences of the recipe's config, key=value")
     parser.add_argument("--score", help="a protocol of `chiasm evaluate dense`, or room or street: generated")
+    parser.add_argument("--widths", choices=("nyuv2", "camvid"), help="scores by the width that the head sees")
     parser.add_argument("--data", type=Path, help="holds a folder called as the protocol")
     parser.add_argument("--runs", nargs="+", type=Path, help="folders of runs to score")
     parser.add_argument("--limit", type=int)
@@ -160,6 +190,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.score and not (options.data and options.runs):
         parser.error("--score wants --data and --runs")
+    if options.widths and not options.data:
+        parser.error("--widths wants --data")
     if options.teach:
         teach(options.teach, options.run, options.set)
     elif options.train:
@@ -173,6 +205,8 @@ def measure(options: Namespace) -> None:
     found: dict[str, object] = {"machine": workbench.machine()}
     if options.score:
         found |= score(options.score, options.data, options.runs, options.limit)
+    elif options.widths:
+        found |= widths(options.widths, options.data)
     else:
         found["speed, ms"] = speed(options.repeats)
         found["exchange, ms"] = exchange(options.repeats)

@@ -196,7 +196,7 @@ class HeadRecipe:
     def evaluate(self, module: nn.Module, folder: Path, step: int) -> dict[str, float]:
         """One score on whole held-out items: miou, accuracy, rmse (metres), angle (degrees), psnr, or the loss.
 
-        None where nothing was valid.
+        Nothing where no pixel was valid.
         """
         device, task = next(module.parameters()).device, self.training.task
         counts = torch.zeros(max(task.channels, 2), max(task.channels, 2), dtype=torch.int64)
