@@ -52,9 +52,18 @@ _GRACE_SECONDS = 5.0
 _LISTEN_SECONDS = 60.0
 
 
+def trusted_path() -> list[str]:
+    """`sys.path` without the current folder: code beside the pictures must not run.
+
+    Kept when chiasm itself is imported from there, as in a checkout that one stands in.
+    """
+    here, own = Path.cwd().resolve(), Path(__file__).resolve().parents[2]
+    return [entry for entry in sys.path if entry and (Path(entry).resolve() != here or here == own)]
+
+
 def _spawn(given: str, channel: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-c", _START, given],
+        [sys.executable, "-I", "-c", _START, given],  # isolated: neither the current folder nor PYTHONPATH is imported
         stdin=subprocess.PIPE,  # never written: its closing tells the worker that we are gone
         pass_fds=[channel],
         env={**os.environ, **_ENVIRONMENT},
@@ -70,7 +79,7 @@ class _Worker:
         self.wire, theirs = socket.socketpair()
         with theirs:
             given = {
-                "sys_path": sys.path,
+                "sys_path": trusted_path(),
                 "channel": theirs.fileno(),
                 "decode": decode,
                 "limits": asdict(limits),
