@@ -20,17 +20,17 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import workbench
-from chiasm import zoo
-from chiasm.camera import sensor
+from chiasm import models
 from chiasm.contracts import Features
-from chiasm.encoders.space import SpaceEncoder
+from chiasm.encoders.ns import SpaceEncoder
+from chiasm.evaluation.meters.distances import distance, relative, spread
+from chiasm.evaluation.meters.metrics import psnr, quantised
+from chiasm.evaluation.protocols.equivariance import equivariance
+from chiasm.evaluation.protocols.pictures import Picture, read_folder
+from chiasm.evaluation.protocols.raw import BORDER, CLEAN, cases
 from chiasm.features.plane import double
-from chiasm.pipeline import Pipeline
-from chiasm.validation.distances import distance, relative, spread
-from chiasm.validation.equivariance import equivariance
-from chiasm.validation.metrics import psnr, quantised
-from chiasm.validation.pictures import Picture, read_folder
-from chiasm.validation.raw import BORDER, CLEAN, cases
+from chiasm.flow.pipeline import Pipeline
+from chiasm.images.raw import sensor
 
 INNER = (..., slice(BORDER, -BORDER), slice(BORDER, -BORDER))
 
@@ -90,8 +90,8 @@ def main() -> None:
                 encode = partial(seen_by, raw_encoder(weights), number not in options.untold)
                 found[weights.parent.name] = raw_scores(pipeline, encode, pictures)
         if options.space is not None:
-            encoders = {"shipped": zoo.encoder("ns-rgb")}
-            encoders |= {weights.parent.name: zoo.space_of(weights)[0] for weights in options.space}
+            encoders = {"shipped": models.encoder("ns-rgb")}
+            encoders |= {weights.parent.name: models.space_of(weights)[0] for weights in options.space}
             for name, encoder in encoders.items():
                 levels = equivariance(partial(level_amplitudes, encoder), None, pictures).levels
                 found[f"{name}, amplitudes of one"] = {level: round(gap.l1, 3) for level, gap in levels.items()}

@@ -23,13 +23,13 @@ import torch
 from PIL import Image
 
 import workbench
-from chiasm.camera import decode
-from chiasm.coder import TILE
+from chiasm.codecs import packet as bitstream
 from chiasm.contracts import Features, Packet
-from chiasm.encoders.space import RECEPTIVE_FIELD
+from chiasm.encoders.ns import RECEPTIVE_FIELD
 from chiasm.features.layout import Window, assemble, count, cut, padded, tiles
-from chiasm.packets import bitstream
-from chiasm.pipeline import Pipeline
+from chiasm.flow.pipeline import Pipeline
+from chiasm.flow.tiles import TILE
+from chiasm.images import decode
 
 MODEL = "ns-rgb"
 HALF = 128  # half the edge of the crop that is compared

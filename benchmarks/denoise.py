@@ -22,13 +22,13 @@ from torch import nn
 import workbench
 from baselines.dncnn import DnCNN
 from chiasm import config as configs
-from chiasm import zoo
+from chiasm import models
 from chiasm.contracts import Features
-from chiasm.pipeline import Pipeline
+from chiasm.evaluation.protocols.denoising import evaluate_denoise, read_pairs, smoothed, ways_of
+from chiasm.evaluation.protocols.pictures import read_folder
+from chiasm.flow.pipeline import Pipeline
 from chiasm.training.loop import Where, train
 from chiasm.training.recipes.denoise import DenoiseConfig, DenoiseRecipe, PixelDenoiser
-from chiasm.validation.denoising import evaluate_denoise, read_pairs, smoothed, ways_of
-from chiasm.validation.pictures import read_folder
 
 SIZE = 512
 
@@ -54,7 +54,7 @@ def quality(pipeline: Pipeline, head: nn.Module, rival: nn.Module, data: Path) -
 
 def speed(head: nn.Module, rival: nn.Module, repeats: int) -> dict[str, dict[str, float]]:
     """Format -> what -> milliseconds, and the two ratios."""
-    networks = [module.to(memory_format=torch.channels_last) for module in (zoo.encoder("ns-rgb"), head, rival)]
+    networks = [module.to(memory_format=torch.channels_last) for module in (models.encoder("ns-rgb"), head, rival)]
     pixels = torch.rand(1, 3, SIZE, SIZE).contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
         maps = networks[0](pixels).maps
@@ -87,7 +87,7 @@ def main() -> None:
         recipe = DenoiseRecipe.load(config, options.train, PixelDenoiser(DnCNN()))
         train(recipe, options.run, Where(), lambda line: print(line, flush=True))
         return
-    head = zoo.head("denoise", "ns-1")
+    head = models.head("denoise", "ns-1")
     rival = trained(options.run) if options.run else DnCNN().eval().folded()
     found: dict[str, object] = {"machine": workbench.machine(), "speed, ms": speed(head, rival, options.repeats)}
     if options.data:

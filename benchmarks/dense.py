@@ -31,22 +31,22 @@ from torch import Tensor
 
 import workbench
 from chiasm import config as configs
-from chiasm import zoo
+from chiasm import models
 from chiasm.contracts import Features
 from chiasm.datasets import joined
 from chiasm.datasets.camvid import CamVid
 from chiasm.datasets.nyuv2 import NYUv2
-from chiasm.datasets.scenes import Scenes
-from chiasm.encoders.space import NS
+from chiasm.encoders.ns import NS
+from chiasm.evaluation.meters.semantics import raised
+from chiasm.evaluation.protocols import dense
 from chiasm.features.layout import pad, padded
-from chiasm.pipeline import Pipeline
-from chiasm.tasks.dense import DenseHead
-from chiasm.tasks.trunk import folded
+from chiasm.flow.pipeline import Pipeline
+from chiasm.heads.dense import DenseHead
+from chiasm.heads.trunk import folded
+from chiasm.scenes.generated import Scenes
 from chiasm.training.loop import Where, train
 from chiasm.training.recipes.dense import SPECS, DenseConfig, DenseRecipe, PixelNetwork
 from chiasm.training.recipes.trunk import TrunkConfig, TrunkRecipe
-from chiasm.validation import dense
-from chiasm.validation.semantics import raised
 
 SIZE = (240, 320)
 WIDTHS = (200, 240, 280, 320, 400, 480, 560, 640)
@@ -59,8 +59,8 @@ def channels_last(features: Features) -> Features:
 def speed(repeats: int) -> dict[str, dict[str, float]]:
     """Format -> what -> milliseconds, and the ratios."""
     torch.manual_seed(0)
-    encoder = zoo.encoder("ns-rgb").to(memory_format=torch.channels_last)
-    head = folded(zoo.head("depth", "ns-1")).to(memory_format=torch.channels_last)
+    encoder = models.encoder("ns-rgb").to(memory_format=torch.channels_last)
+    head = folded(models.head("depth", "ns-1")).to(memory_format=torch.channels_last)
     rivals = {
         name: folded(PixelNetwork(DenseHead(NS, (spec,)))).to(memory_format=torch.channels_last)
         for name, spec in SPECS.items()
@@ -89,7 +89,7 @@ def speed(repeats: int) -> dict[str, dict[str, float]]:
 
 def exchange(repeats: int) -> dict[str, float]:
     """Times the exchange's pixels -> milliseconds, bfloat16."""
-    layer = zoo.head("depth", "ns-1").exchange
+    layer = models.head("depth", "ns-1").exchange
     calls = {}
     for times in (1, 2, 4):
         maps = [torch.randn(1, 32, 28, 35 * times) for _ in SPECS]
@@ -139,7 +139,7 @@ def generated(kind: Literal["room", "street"], count: int) -> dense.Opened:
 def way(run: Path, pipeline: Pipeline, protocol: dense.Protocol) -> dense.Predict:
     file = run / "pixels.safetensors"
     if not file.exists():
-        head = zoo.head_of(run / "dense.safetensors", pipeline.spec.space)
+        head = models.head_of(run / "dense.safetensors", pipeline.spec.space)
         return dense.predictor(pipeline, dense.selected(head, protocol))
     with safe_open(file, "pt") as held:
         network = pixel_network(tuple(held.metadata()["tasks"].split(",")))

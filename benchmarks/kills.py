@@ -26,7 +26,7 @@ from PIL import Image
 import workbench
 from chiasm.contracts import Record
 from chiasm.errors import StoreError
-from chiasm.pipeline import Pipeline
+from chiasm.flow.pipeline import Pipeline
 from chiasm.store import LanceStore, open_store
 
 MODEL = "test-space"

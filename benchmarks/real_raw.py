@@ -23,13 +23,13 @@ import torch
 from torch import Tensor
 
 import workbench
-from chiasm.camera import sensor
-from chiasm.camera.pinned import pinned
 from chiasm.contracts import Sensor
-from chiasm.pipeline import Pipeline
-from chiasm.validation.demosaicing import METHODS, drawn
-from chiasm.validation.distances import distance
-from chiasm.validation.metrics import psnr, quantised
+from chiasm.evaluation.baselines.demosaicing import METHODS, drawn
+from chiasm.evaluation.meters.distances import distance
+from chiasm.evaluation.meters.metrics import psnr, quantised
+from chiasm.flow.pipeline import Pipeline
+from chiasm.images.raw import sensor
+from chiasm.images.raw.pinned import pinned
 
 IDENTITY = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
 WHITE = 99.5  # percentile of a picture's balanced values that becomes white: the set does not say its exposure

@@ -23,10 +23,10 @@ import torch
 from PIL import AvifImagePlugin, Image
 
 import workbench
-from chiasm.camera import Picture, decode, find
+from chiasm.codecs import packet as bitstream
 from chiasm.features.layout import pad, padded
-from chiasm.packets import bitstream
-from chiasm.pipeline import Pipeline, only
+from chiasm.flow.pipeline import Pipeline, only
+from chiasm.images import Picture, decode, find
 
 QUALITY = 5
 LEVELS = ("context", "detail")

@@ -20,10 +20,10 @@ import torch
 from demo_page import write_page, write_sheet
 
 import chiasm
-from chiasm.camera import decode
-from chiasm.validation.classical import Way, families
-from chiasm.validation.metrics import psnr
-from chiasm.validation.pictures import Picture
+from chiasm.evaluation.baselines.classical import Way, families
+from chiasm.evaluation.meters.metrics import psnr
+from chiasm.evaluation.protocols.pictures import Picture
+from chiasm.images import decode
 
 PHOTOGRAPHS = {
     "skimage": ("data/chelsea.png", "data/astronaut.png", "data/coffee.png", "data/rocket.jpg"),
@@ -98,7 +98,7 @@ def shown(store: chiasm.Pipeline, key: str, path: Path) -> Shown:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder to write into")
-    parser.add_argument("--model", default="ns-rgb", help="name in the zoo")
+    parser.add_argument("--model", default="ns-rgb", help="name among the models")
     parser.add_argument("--limit", type=int, help="take only the first photographs")
     options = parser.parse_args()
     started, paths = time.monotonic(), photographs()[: options.limit]

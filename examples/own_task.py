@@ -14,7 +14,8 @@ import numpy as np
 from PIL import Image
 
 from chiasm.cli import main as chiasm
-from chiasm.datasets.scenes import CLASSES, Scenes
+from chiasm.datasets.vocabulary import JOINT as CLASSES
+from chiasm.scenes.generated import Scenes
 
 COUNT = 24
 

@@ -9,14 +9,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from chiasm.camera import read as read
-    from chiasm.pipeline import Pipeline as Pipeline
+    from chiasm.flow.pipeline import Pipeline as Pipeline
+    from chiasm.images import read as read
 
 __version__ = "0.1.0.dev0"
 
 __all__ = ["Pipeline", "__version__", "read"]
 
-_HOMES = {"Pipeline": "chiasm.pipeline", "read": "chiasm.camera"}
+_HOMES = {"Pipeline": "chiasm.flow.pipeline", "read": "chiasm.images"}
 
 
 def __getattr__(name: str) -> object:

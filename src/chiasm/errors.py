@@ -6,7 +6,7 @@
     ├── PacketError                packet bytes are damaged, or name something this chiasm does not have
     ├── StoreError                 a store cannot be opened, is locked, or lacks what was asked of it
     ├── ConfigError                an option, key or value that no recipe knows
-    ├── ZooError                   a name that is not in the zoo, or weights that do not fit it
+    ├── ModelError                   a name that is not among the models, or weights that do not fit it
     └── MissingExtraError          an optional dependency is not installed; the message has the command
 """
 
@@ -52,7 +52,7 @@ class ConfigError(ChiasmError, ValueError):
     """An unknown key or a value of the wrong type or range."""
 
 
-class ZooError(ChiasmError, KeyError):
+class ModelError(ChiasmError, KeyError):
     """A name that the zoo does not hold, or weights that do not fit their entry."""
 
     def __str__(self) -> str:  # KeyError would print the repr of the message

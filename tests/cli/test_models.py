@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from chiasm import zoo
+from chiasm import models
 
 TINY = ("steps=2", "batch=2", "crop=64", "warmup=1", "validate_every=2", "save_every=1")
 
@@ -28,10 +28,10 @@ def settings(*pairs):
 
 def test_zoo_lists_every_entry_and_prints_every_card(call):
     listed = call("zoo", "--json")
-    assert [event["name"] for event in listed.of("entry")] == list(zoo.ENTRIES)
-    assert len(zoo.ENTRIES) >= 3
-    for name in zoo.ENTRIES:
-        assert call("zoo", name, "--json").summary["space"] == zoo.ENTRIES[name].space
+    assert [event["name"] for event in listed.of("entry")] == list(models.ENTRIES)
+    assert len(models.ENTRIES) >= 3
+    for name in models.ENTRIES:
+        assert call("zoo", name, "--json").summary["space"] == models.ENTRIES[name].space
         assert name in call("zoo", name).out
     said = call("zoo", "ns-rbg")
     assert (said.code, "did you mean 'ns-rgb'?" in said.err) == (3, True)
@@ -95,8 +95,8 @@ def test_evaluate_codec_writes_a_report(call, pictures, tmp_path):
 def test_evaluate_space_compares_runs_and_says_what_it_skipped(call, pictures, tmp_path):
     from safetensors.torch import save_file
 
-    from chiasm.encoders.space import NS, SpaceEncoder
-    from chiasm.tasks.reconstruct import ReconstructHead
+    from chiasm.encoders.ns import NS, SpaceEncoder
+    from chiasm.heads.reconstruct import ReconstructHead
 
     weights = tmp_path / "plain" / "ns.safetensors"
     weights.parent.mkdir()
@@ -129,7 +129,7 @@ def test_evaluate_dense_writes_a_report_and_its_sheet(call, tmp_path, monkeypatc
             "semantics": road.float()[None, :, None, None] + 0 * features.maps["context"][:, : len(road)]
         }
 
-    monkeypatch.setattr("chiasm.validation.dense.heads_of", heads_of)
+    monkeypatch.setattr("chiasm.evaluation.protocols.dense.heads_of", heads_of)
     out = tmp_path / "report"
     said = call(
         "evaluate", "dense", "--protocol", "camvid", "--data", tmp_path, "--out", out, "--limit", 1, "--json"

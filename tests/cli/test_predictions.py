@@ -11,14 +11,14 @@ import pytest
 import torch
 from PIL import Image
 
-from chiasm.camera.geometry import VIEW
 from chiasm.cli.answers import SHOWN, THUMB, ContactSheet, answer_file, palette
 from chiasm.cli.training import OWN_TASKS
 from chiasm.contracts import TaskSpec
-from chiasm.encoders.space import NS
-from chiasm.tasks.answers import Answer
-from chiasm.tasks.dense import ClassifyHead, DenseHead
-from chiasm.tasks.saved import write_head
+from chiasm.encoders.ns import NS
+from chiasm.geometry.pinhole import VIEW
+from chiasm.heads.answers import Answer
+from chiasm.heads.dense import ClassifyHead, DenseHead
+from chiasm.heads.saved import write_head
 from chiasm.training.recipes.head import TASKS
 
 SPECS = (

@@ -8,10 +8,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from chiasm.camera import geometry
 from chiasm.contracts import Frame, Intrinsics, Sample
 from chiasm.datasets.augment import Augment, augmented, canonical
 from chiasm.errors import ConfigError, ShapeError
+from chiasm.geometry import pinhole as geometry
 
 CALM = {"brightness": 0, "contrast": 0, "saturation": 0, "hue": 0, "gamma": 0, "balance": 0}
 CALM |= {"grey": 0, "blur": 0, "noise": 0, "jpeg": 0}

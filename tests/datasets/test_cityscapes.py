@@ -10,7 +10,7 @@ from PIL import Image
 from chiasm.datasets.camvid import CLASSES, VOID
 from chiasm.datasets.cityscapes import BECOMES, Cityscapes, halved
 from chiasm.errors import ConfigError, ImageError
-from chiasm.validation.dense import opened
+from chiasm.evaluation.protocols.dense import opened
 
 NAME = "ulm_000000_000019"
 OTHERS = ("instanceIds", "color", "labelTrainIds")  # lie beside the labels, and are not read

@@ -9,12 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
-from chiasm.camera.geometry import CANONICAL_FOCAL
 from chiasm.contracts import Intrinsics
 from chiasm.datasets import hypersim
 from chiasm.datasets.hypersim import Hypersim, camera_of
 from chiasm.errors import ConfigError, ImageError, MissingExtraError
-from chiasm.validation.dense import evaluate_dense, opened
+from chiasm.evaluation.protocols.dense import evaluate_dense, opened
+from chiasm.geometry.pinhole import CANONICAL_FOCAL
 
 h5py = pytest.importorskip("h5py")
 

@@ -14,7 +14,7 @@ from chiasm.datasets import nyuv2_full
 from chiasm.datasets.nyuv2 import CLASSES
 from chiasm.datasets.nyuv2_full import FILE, MAPPING, SPLITS, NYUv2Full
 from chiasm.errors import ConfigError, ImageError, MissingExtraError
-from chiasm.validation.dense import evaluate_dense, opened
+from chiasm.evaluation.protocols.dense import evaluate_dense, opened
 
 h5py = pytest.importorskip("h5py")
 

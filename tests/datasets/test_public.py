@@ -10,14 +10,14 @@ import pytest
 import torch
 from PIL import Image
 
-from chiasm.camera import geometry
 from chiasm.datasets import bsds500, camvid, middlebury, nyuv2
 from chiasm.datasets.bsds500 import BSDS500
 from chiasm.datasets.camvid import CamVid
 from chiasm.datasets.middlebury import Middlebury
 from chiasm.datasets.nyuv2 import NYUv2
 from chiasm.errors import ConfigError, ImageError
-from chiasm.validation.probe import CLASSES as PROBED
+from chiasm.evaluation.protocols.probe import CLASSES as PROBED
+from chiasm.geometry import pinhole as geometry
 
 DATA = os.environ.get("CHIASM_DATA")
 real = pytest.mark.skipif(DATA is None, reason="CHIASM_DATA does not name the folder of public data sets")

@@ -11,7 +11,7 @@ from PIL import Image
 
 from chiasm.datasets.sceneflow import SceneFlow, read_pfm
 from chiasm.errors import ConfigError, ImageError
-from chiasm.validation.dense import evaluate_dense, opened
+from chiasm.evaluation.protocols.dense import evaluate_dense, opened
 
 DISPARITY = np.array([[1, 2, 4], [8, 0, -3]], np.float32)
 

@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 import torch
 
-from chiasm.coder import PictureCoder
+from chiasm.codecs import packet as bitstream
+from chiasm.codecs.bands import Symbols
+from chiasm.codecs.tables import Tables
+from chiasm.codecs.transform import TransformCodec
 from chiasm.contracts import Packet
 from chiasm.features.layout import count, padded, tiles
-from chiasm.packets import bitstream
-from chiasm.packets.codec import TransformCodec
-from chiasm.packets.tables import Tables
-from chiasm.packets.transform import Symbols
+from chiasm.flow.tiles import PictureCoder
 
 GRID = 4
 TOLERANCE = 1e-4
@@ -186,9 +186,9 @@ FRESH = """
 import hashlib, json, sys
 from pathlib import Path
 from chiasm.features.layout import count, padded, tiles
-from chiasm.packets import bitstream
-from chiasm.packets.codec import TransformCodec
-from chiasm.packets.tables import Tables
+from chiasm.codecs import packet as bitstream
+from chiasm.codecs.transform import TransformCodec
+from chiasm.codecs.tables import Tables
 
 found = {}
 for path in sorted(Path(sys.argv[1]).glob("*.chm")):

@@ -8,20 +8,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from chiasm import zoo
-from chiasm.pipeline import Pipeline
+from chiasm import models
+from chiasm.flow.pipeline import Pipeline
 
-CODECS = sorted(name for name in zoo.ENTRIES if "@" in name)
-HEADS = sorted(name for name, entry in zoo.ENTRIES.items() if entry.tasks)
-NETWORKS = sorted(set(zoo.ENTRIES) - set(CODECS) - set(HEADS))
-PHOTOGRAPHIC = [name for name in NETWORKS if zoo.ENTRIES[name].accepts == "rgb"]
+CODECS = sorted(name for name in models.ENTRIES if "@" in name)
+HEADS = sorted(name for name, entry in models.ENTRIES.items() if entry.tasks)
+NETWORKS = sorted(set(models.ENTRIES) - set(CODECS) - set(HEADS))
+PHOTOGRAPHIC = [name for name in NETWORKS if models.ENTRIES[name].accepts == "rgb"]
 
 
 @pytest.fixture(scope="session")
 def networks() -> list[str]:
     """Names of the entries that hold an encoder."""
     assert len(NETWORKS) >= 3
-    assert len(NETWORKS) + len(CODECS) + len(HEADS) == len(zoo.ENTRIES)
+    assert len(NETWORKS) + len(CODECS) + len(HEADS) == len(models.ENTRIES)
     return NETWORKS
 
 
@@ -34,14 +34,14 @@ def photographic(networks) -> list[str]:
 
 @pytest.fixture(scope="session")
 def encoders(networks):
-    return {name: zoo.encoder(name) for name in networks}
+    return {name: models.encoder(name) for name in networks}
 
 
 @pytest.fixture(scope="session")
 def decoders(networks, photographic):
     """What draws from the features of each encoder: its own decoder, or that of the encoder it is the partner of."""
-    owner = {zoo.ENTRIES[name].raw: name for name in photographic}
-    return {name: zoo.reconstructor(name if name in photographic else owner[name]) for name in networks}
+    owner = {models.ENTRIES[name].raw: name for name in photographic}
+    return {name: models.reconstructor(name if name in photographic else owner[name]) for name in networks}
 
 
 @pytest.fixture(scope="session")

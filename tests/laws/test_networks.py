@@ -1,4 +1,4 @@
-"""Laws of every encoder and decoder in the zoo."""
+"""Laws of every encoder and decoder among the models."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from chiasm.contracts import Features
-from chiasm.encoders.space import CHANNELS, SpaceEncoder
+from chiasm.encoders.ns import CHANNELS, SpaceEncoder
 from chiasm.errors import ShapeError
 from chiasm.features.layout import pad, padded
 

@@ -8,11 +8,11 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image
 
-from chiasm import zoo
-from chiasm.pipeline import Pipeline
+from chiasm import models
+from chiasm.flow.pipeline import Pipeline
 from chiasm.store import open_store
 
-TASKS = [task for entry in zoo.ENTRIES.values() for task in entry.tasks]
+TASKS = [task for entry in models.ENTRIES.values() for task in entry.tasks]
 
 
 def counting(pipeline, store):

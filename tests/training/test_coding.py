@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from chiasm import zoo
-from chiasm.pipeline import Pipeline
+from chiasm import models
+from chiasm.flow.pipeline import Pipeline
 from chiasm.training.coding import Coding, qualities, quality_of
 
 
@@ -16,10 +16,10 @@ def shipped():
     y, x = torch.meshgrid(torch.arange(48.0), torch.arange(64.0), indexing="ij")
     picture = torch.stack([0.5 + 0.3 * torch.sin(x / (5 + k)) * torch.cos(y / 7) for k in range(3)])
     noise = 0.1 * torch.randn(2, 3, 48, 64, generator=torch.Generator().manual_seed(0))
-    encoder = zoo.encoder("ns-rgb")
+    encoder = models.encoder("ns-rgb")
     with torch.no_grad():
         parts = encoder.parts(picture[None] + noise)
-    return pipeline, encoder, Coding(zoo.codec("ns-1"), encoder.alignment), parts
+    return pipeline, encoder, Coding(models.codec("ns-1"), encoder.alignment), parts
 
 
 @pytest.mark.parametrize("quality", [1, 4, 8])

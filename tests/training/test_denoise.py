@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from chiasm import zoo
+from chiasm import models
 from chiasm.datasets.pictures import PictureSet
-from chiasm.encoders.space import NS, SpaceEncoder
-from chiasm.tasks.denoise import DenoiseHead
-from chiasm.tasks.reconstruct import ReconstructHead
+from chiasm.encoders.ns import NS, SpaceEncoder
+from chiasm.heads.denoise import DenoiseHead
+from chiasm.heads.reconstruct import ReconstructHead
 from chiasm.training.recipes.denoise import DenoiseConfig, DenoiseRecipe, PixelDenoiser, SpaceDenoiser, noisy
 
 CPU = torch.device("cpu")
@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 def space() -> nn.Module:
     head = DenoiseHead(NS, 8)
     head.begin(ReconstructHead(NS, 8).state_dict())
-    return SpaceDenoiser(SpaceEncoder("rgb", 8), zoo.codec("ns-1"), head)
+    return SpaceDenoiser(SpaceEncoder("rgb", 8), models.codec("ns-1"), head)
 
 
 def pixels() -> nn.Module:

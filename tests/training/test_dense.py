@@ -9,15 +9,15 @@ import pytest
 import torch
 from PIL import Image
 
-from chiasm import zoo
+from chiasm import models
 from chiasm.contracts import Frame, Intrinsics, Sample
 from chiasm.datasets import camvid
 from chiasm.datasets.batches import Mixture
 from chiasm.datasets.joined import SEMANTICS, Joined
 from chiasm.datasets.kept import Kept
-from chiasm.encoders.space import NS, SpaceEncoder
+from chiasm.encoders.ns import NS, SpaceEncoder
 from chiasm.errors import ConfigError
-from chiasm.tasks.dense import DenseHead
+from chiasm.heads.dense import DenseHead
 from chiasm.training.recipes.dense import SPECS, DenseConfig, DenseRecipe, PixelNetwork, SpaceNetwork, specs_of
 
 SIZE = (72, 96)
@@ -50,7 +50,7 @@ class Halves:
 
 def space() -> torch.nn.Module:
     tasks = tuple(SPECS.values())
-    return SpaceNetwork(SpaceEncoder("rgb", 16), zoo.codec("ns-1"), DenseHead(NS, tasks))
+    return SpaceNetwork(SpaceEncoder("rgb", 16), models.codec("ns-1"), DenseHead(NS, tasks))
 
 
 def pixels() -> torch.nn.Module:

@@ -10,10 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from chiasm import zoo
+from chiasm import models
 from chiasm.contracts import TaskSpec
 from chiasm.errors import ConfigError, ImageError
-from chiasm.pipeline import Pipeline
+from chiasm.flow.pipeline import Pipeline
 from chiasm.training.loop import Where, train
 from chiasm.training.recipes.head import HeadConfig, HeadRecipe, class_names, fresh_head, spec_of
 from chiasm.training.stored import Stored, fingerprint, items_of, shrunk
@@ -67,7 +67,7 @@ def pipeline(place):
 
 def trained(pipeline: Pipeline, labels: Path, task: TaskSpec, out: Path, steps: int = 30):
     stored = Stored(pipeline, task, items_of(pipeline, labels, task), whole=task.name == "denoise")
-    head = fresh_head(pipeline.spec, task, zoo.beginnings(task.name, pipeline.spec.space))
+    head = fresh_head(pipeline.spec, task, models.beginnings(task.name, pipeline.spec.space))
     config = HeadConfig(steps=steps, batch=4, height=64, width=64, warmup=2, decay=0.8, rate=2e-3)
     recipe = HeadRecipe.load(config, stored, head)
     before = recipe.evaluate(recipe.modules().eval(), out, 0)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from chiasm.contracts import Features
-from chiasm.encoders.space import NS
+from chiasm.encoders.ns import NS
 from chiasm.features.plane import Affine, warp
 from chiasm.training import losses
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from chiasm import zoo
-from chiasm.camera import sensor
-from chiasm.camera.pinned import pinned
+from chiasm import models
 from chiasm.datasets.pictures import PictureSet
-from chiasm.encoders.space import NS, SpaceEncoder
-from chiasm.tasks.reconstruct import ReconstructHead
+from chiasm.encoders.ns import NS, SpaceEncoder
+from chiasm.heads.reconstruct import ReconstructHead
+from chiasm.images.raw import sensor
+from chiasm.images.raw.pinned import pinned
 from chiasm.training.recipes.raw import RawConfig, RawRecipe, Teacher, pairs_of, silent
 
 CPU = torch.device("cpu")
@@ -31,7 +31,7 @@ def sets() -> tuple[PictureSet, ...]:
 @pytest.fixture
 def recipe(sets):
     torch.manual_seed(0)
-    teacher = Teacher(SpaceEncoder("rgb", 16), ReconstructHead(NS, 16), zoo.codec("ns-1"))
+    teacher = Teacher(SpaceEncoder("rgb", 16), ReconstructHead(NS, 16), models.codec("ns-1"))
     return RawRecipe(RawConfig(steps=4, batch=4, crop=32), sets, PictureSet((waves(9),)), teacher)
 
 
@@ -93,7 +93,7 @@ def test_it_is_scored_on_held_out_pictures(recipe, tmp_path):
 
 def test_what_the_sensor_is_can_be_kept_from_it(sets):
     torch.manual_seed(0)
-    teacher = Teacher(SpaceEncoder("rgb", 8), ReconstructHead(NS, 8), zoo.codec("ns-1"))
+    teacher = Teacher(SpaceEncoder("rgb", 8), ReconstructHead(NS, 8), models.codec("ns-1"))
     config = RawConfig(steps=4, batch=4, crop=32, told=False)
     student = RawRecipe(config, sets, sets[0], teacher).modules().eval()
     mosaic = torch.rand(2, 1, 16, 16)

@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 
 from chiasm import config as configs
+from chiasm.codecs.tables import Tables
 from chiasm.errors import ConfigError
-from chiasm.packets.tables import Tables
 from chiasm.training import checkpoint
 from chiasm.training.export import release
 from chiasm.training.loop import train

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from chiasm.contracts import Frame, Sample
 from chiasm.datasets.batches import Mixture
-from chiasm.encoders.space import NS
+from chiasm.encoders.ns import NS
 from chiasm.errors import ConfigError
-from chiasm.tasks.dense import DenseHead
-from chiasm.tasks.trunk import InvertedResidual, Trunk
+from chiasm.heads.dense import DenseHead
+from chiasm.heads.trunk import InvertedResidual, Trunk
 from chiasm.training.loop import Where, train
 from chiasm.training.recipes import trunk as recipe
 from chiasm.training.recipes.dense import SPECS, DenseConfig, DenseRecipe, PixelNetwork, begin

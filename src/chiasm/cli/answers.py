@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
-    from chiasm.tasks.answers import Answer
+    from chiasm.heads.answers import Answer
 
 MILLIMETRE = 0.001
 MOST = 65_535

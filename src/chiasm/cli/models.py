@@ -16,7 +16,7 @@ from chiasm.cli.terminal import Bar, Terminal, columns
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from chiasm.validation.pictures import Picture
+    from chiasm.evaluation.protocols.pictures import Picture
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -40,7 +40,7 @@ def zoo(terminal: Terminal, name: str | None) -> None:
 
     A card holds data, licence, scores, the command that made the weights, and their hash.
     """
-    from chiasm.zoo import ENTRIES, entry
+    from chiasm.models import ENTRIES, entry
 
     if name is not None:
         card = entry(name).card
@@ -82,11 +82,11 @@ def evaluate_space(terminal: Terminal, data: Path, out: Path, compare: tuple[Pat
     Measures reconstruction, equivariance, feature shift and a linear probe, beside other weights and pixels. DATA
     holds kodak/ and, for the probe, camvid/; without a kodak/ the pictures in DATA itself are used.
     """
-    from chiasm.pipeline import Pipeline
-    from chiasm.validation.pictures import find_set, read_folder
-    from chiasm.validation.report import write_space
-    from chiasm.validation.space import Space, evaluate_space
-    from chiasm.zoo import space_of
+    from chiasm.evaluation.protocols.pictures import find_set, read_folder
+    from chiasm.evaluation.protocols.space import Space, evaluate_space
+    from chiasm.evaluation.reports.files import write_space
+    from chiasm.flow.pipeline import Pipeline
+    from chiasm.models import space_of
 
     pictures = read_folder(find_set(data, ("kodak",)) or data, limit)
     with (
@@ -112,11 +112,11 @@ def evaluate_codec(terminal: Terminal, data: Path, out: Path, limit: int | None)
 
     Codes the pictures in DATA (not those in folders below it) at every quality. Real bytes, headers included.
     """
-    from chiasm.pipeline import Pipeline
-    from chiasm.validation.classical import families
-    from chiasm.validation.codec import QUALITIES, Coded, evaluate_codec
-    from chiasm.validation.pictures import read_folder
-    from chiasm.validation.report import write_codec
+    from chiasm.evaluation.baselines.classical import families
+    from chiasm.evaluation.protocols.codec import QUALITIES, Coded, evaluate_codec
+    from chiasm.evaluation.protocols.pictures import read_folder
+    from chiasm.evaluation.reports.files import write_codec
+    from chiasm.flow.pipeline import Pipeline
 
     pictures = read_folder(data, limit)
     with Pipeline.load(MODEL) as pipeline:
@@ -161,10 +161,10 @@ def evaluate_raw(terminal: Terminal, data: Path, out: Path, limit: int | None) -
     The photographs in DATA/kodak, or in DATA itself, are seen by the pinned unseen sensors with and without noise; the
     RAW encoder is compared with classical demosaicing and with the encoder of photographs.
     """
-    from chiasm.pipeline import Pipeline
-    from chiasm.validation.pictures import find_set, read_folder
-    from chiasm.validation.raw import CASES, RawSpace, evaluate_raw
-    from chiasm.validation.report import write_raw
+    from chiasm.evaluation.protocols.pictures import find_set, read_folder
+    from chiasm.evaluation.protocols.raw import CASES, RawSpace, evaluate_raw
+    from chiasm.evaluation.reports.files import write_raw
+    from chiasm.flow.pipeline import Pipeline
 
     pictures = read_folder(find_set(data, ("kodak",)) or data, limit)
     total = len(pictures) * CASES
@@ -185,11 +185,11 @@ def evaluate_denoise(terminal: Terminal, data: Path, out: Path, limit: int | Non
 
     DATA holds kodak/ and, for real noise, polyu/; without a kodak/ the pictures in DATA itself are used.
     """
-    from chiasm.pipeline import Pipeline
-    from chiasm.validation.denoising import SIGMAS, evaluate_denoise, read_pairs, smoothed, ways_of
-    from chiasm.validation.pictures import find_set, read_folder
-    from chiasm.validation.report import write_denoise
-    from chiasm.zoo import head as head_of
+    from chiasm.evaluation.protocols.denoising import SIGMAS, evaluate_denoise, read_pairs, smoothed, ways_of
+    from chiasm.evaluation.protocols.pictures import find_set, read_folder
+    from chiasm.evaluation.reports.files import write_denoise
+    from chiasm.flow.pipeline import Pipeline
+    from chiasm.models import head as head_of
 
     pictures = read_folder(find_set(data, ("kodak",)) or data, limit)
     folder = find_set(data, ("polyu",))
@@ -217,10 +217,10 @@ def evaluate_dense(terminal: Terminal, protocol: str, data: Path, out: Path, lim
     DATA holds a folder called as the protocol. Heads are measured on features as encoded and as coded, beside what can
     be said without looking.
     """
-    from chiasm.pipeline import Pipeline
-    from chiasm.validation import dense
-    from chiasm.validation.report import write_dense
-    from chiasm.validation.sheets import COLUMNS, sheet
+    from chiasm.evaluation.protocols import dense
+    from chiasm.evaluation.reports.files import write_dense
+    from chiasm.evaluation.reports.sheets import COLUMNS, sheet
+    from chiasm.flow.pipeline import Pipeline
 
     opened = dense.opened(protocol, data, limit)
     with Pipeline.load(MODEL) as pipeline:

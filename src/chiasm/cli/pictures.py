@@ -17,8 +17,8 @@ from chiasm.errors import ChiasmError, PacketError
 if TYPE_CHECKING:
     import numpy as np
 
-    from chiasm.ingest import Progress, Summary
-    from chiasm.pipeline import Pipeline
+    from chiasm.flow.encode import Progress, Summary
+    from chiasm.flow.pipeline import Pipeline
 
 MODEL = "ns-rgb"
 picture_format = click.option(
@@ -52,8 +52,8 @@ def encode(
     Folders are searched through. What the store has already is skipped, so the same command can be run again. A
     picture that cannot be read is noted in the store's errors table and stops nothing.
     """
-    from chiasm.camera import find
-    from chiasm.pipeline import Pipeline
+    from chiasm.flow.pipeline import Pipeline
+    from chiasm.images import find
 
     paths = find(pictures)
     if not paths:
@@ -107,7 +107,7 @@ def reconstruct(
     Each file is called after its source and the first digits of its key: holiday-1a2b3c4d.png. A picture that cannot
     be drawn is named and stops nothing.
     """
-    from chiasm.pipeline import Pipeline
+    from chiasm.flow.pipeline import Pipeline
 
     with Pipeline.load(MODEL, store=store) as pipeline:
         failed = _draw_all(terminal, pipeline, lambda key: pipeline.reconstruct(key, levels), out, kind)
@@ -149,7 +149,7 @@ def _draw_all(
 @options.pass_terminal
 def pack(terminal: Terminal, photo: Path, out: Path, levels: tuple[str, ...], quality: int) -> None:
     """Encode one PHOTO into one packet file (.chm)."""
-    from chiasm.pipeline import Pipeline
+    from chiasm.flow.pipeline import Pipeline
 
     _require_other(photo, out)
     with terminal.progress("pack", 1) as bar, Pipeline.load(MODEL) as pipeline:
@@ -172,7 +172,7 @@ def unpack(terminal: Terminal, packet: Path, out: Path, levels: tuple[str, ...] 
 
     The suffix of the output decides the format: png, jpg or webp.
     """
-    from chiasm.pipeline import Pipeline
+    from chiasm.flow.pipeline import Pipeline
 
     kind = SUFFIXES.get(out.suffix.lower())
     if kind is None:

@@ -20,14 +20,14 @@ from chiasm.errors import ChiasmError
 
 if TYPE_CHECKING:
     from chiasm.cli.answers import ContactSheet
-    from chiasm.pipeline import Pipeline
-    from chiasm.tasks.answers import Answer
+    from chiasm.flow.pipeline import Pipeline
+    from chiasm.heads.answers import Answer
 
 
 def _tasks(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...]:
     """"depth,edges" as names, each checked against the heads there are."""
     from chiasm.errors import nearest
-    from chiasm.zoo import ENTRIES
+    from chiasm.models import ENTRIES
 
     if value is None:
         return ()
@@ -72,8 +72,8 @@ def predict(
     task: holiday-1a2b3c4d.depth.png; contact-sheet.png shows them side by side. --format is that of pictures (denoise).
     """
     from chiasm.cli.answers import ContactSheet
-    from chiasm.pipeline import Pipeline
-    from chiasm.zoo import head_of
+    from chiasm.flow.pipeline import Pipeline
+    from chiasm.models import head_of
 
     if not tasks and head is None:
         raise click.UsageError("expected a task or a head; add --task semantics,depth,normals,edges or --head FILE")

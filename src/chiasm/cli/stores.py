@@ -101,7 +101,7 @@ def _named(failure: Failure) -> str:
 
 
 def _inspect_packet(terminal: Terminal, path: Path) -> None:
-    from chiasm.pipeline import inspect_packet
+    from chiasm.flow.pipeline import inspect_packet
 
     try:
         header: Mapping[str, object] = inspect_packet(path.read_bytes())
@@ -131,7 +131,7 @@ def verify(ctx: click.Context, terminal: Terminal, store: Path, repair: bool) ->
     Exits with 1 when something was, repaired or not. A repair keeps the damaged bytes in the store's quarantine
     folder.
     """
-    from chiasm.pipeline import Pipeline
+    from chiasm.flow.pipeline import Pipeline
 
     with Pipeline.load(MODEL, store=store, writable=repair) as pipeline:
         opened = pipeline.store

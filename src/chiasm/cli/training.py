@@ -152,12 +152,12 @@ def train_raw(terminal: Terminal, asked: Asked) -> None:
     Photographs are seen through synthetic sensors of a pinned range; the shipped encoder and decoder are frozen and
     teach. In the end OUT holds raw.safetensors (weights).
     """
-    from chiasm import zoo
+    from chiasm import models
     from chiasm.training.export import write_weights
     from chiasm.training.recipes.raw import RawConfig, RawRecipe, Teacher
 
     resolved = _resolved(terminal, RawConfig, asked.config, asked.overrides)
-    teacher = Teacher(zoo.encoder(MODEL), zoo.reconstructor(MODEL), zoo.codec(zoo.entry(MODEL).space))
+    teacher = Teacher(models.encoder(MODEL), models.reconstructor(MODEL), models.codec(models.entry(MODEL).space))
     student = _run(terminal, RawRecipe.load(resolved, asked.data, teacher), asked.out, asked.device, asked.devices)
     if _speaks():
         write_weights(student, "encoder.", asked.out, "raw.safetensors")
@@ -173,16 +173,16 @@ def train_denoise(terminal: Terminal, asked: Asked) -> None:
 
     The shipped encoder is frozen. In the end OUT holds denoise.safetensors (weights).
     """
-    from chiasm import zoo
-    from chiasm.encoders.space import NS
-    from chiasm.tasks.denoise import DenoiseHead
+    from chiasm import models
+    from chiasm.encoders.ns import NS
+    from chiasm.heads.denoise import DenoiseHead
     from chiasm.training.export import write_trained_head
     from chiasm.training.recipes.denoise import DenoiseConfig, DenoiseRecipe, SpaceDenoiser
 
     resolved = _resolved(terminal, DenoiseConfig, asked.config, asked.overrides)
     head = DenoiseHead(NS)
-    head.begin(zoo.reconstructor(MODEL).state_dict())
-    network = SpaceDenoiser(zoo.encoder(MODEL), zoo.codec(zoo.entry(MODEL).space), head)
+    head.begin(models.reconstructor(MODEL).state_dict())
+    network = SpaceDenoiser(models.encoder(MODEL), models.codec(models.entry(MODEL).space), head)
     trained = _run(terminal, DenoiseRecipe.load(resolved, asked.data, network), asked.out, asked.device, asked.devices)
     if _speaks():
         assert isinstance(trained, SpaceDenoiser)
@@ -200,15 +200,15 @@ def train_dense(terminal: Terminal, asked: Asked) -> None:
     DATA are folders called nyuv2, camvid or bsds500; generated scenes come along. The shipped encoder is frozen. In
     the end OUT holds dense.safetensors, a head that `predict --head` reads.
     """
-    from chiasm import zoo
-    from chiasm.encoders.space import NS
-    from chiasm.tasks.dense import DenseHead
+    from chiasm import models
+    from chiasm.encoders.ns import NS
+    from chiasm.heads.dense import DenseHead
     from chiasm.training.export import write_trained_head
     from chiasm.training.recipes.dense import DenseConfig, DenseRecipe, SpaceNetwork, specs_of
 
     resolved = _resolved(terminal, DenseConfig, asked.config, asked.overrides)
     head = DenseHead(NS, specs_of(resolved.tasks))
-    network = SpaceNetwork(zoo.encoder(MODEL), zoo.codec(NS.space), head)
+    network = SpaceNetwork(models.encoder(MODEL), models.codec(NS.space), head)
     _run(terminal, DenseRecipe.load(resolved, asked.data, network), asked.out, asked.device, asked.devices)
     if _speaks():
         write_trained_head(network.head, asked.out, "dense.safetensors")
@@ -225,15 +225,15 @@ def train_trunk(terminal: Terminal, asked: Asked) -> None:
     DATA are folders of photographs; no labels are read. --set teacher=FILE names the quantised TFLite network. In the
     end OUT holds trunk.safetensors, for `train dense --set beginning=...`.
     """
-    from chiasm import zoo
-    from chiasm.encoders.space import NS
-    from chiasm.tasks.dense import DenseHead
+    from chiasm import models
+    from chiasm.encoders.ns import NS
+    from chiasm.heads.dense import DenseHead
     from chiasm.training.export import write_trunk
     from chiasm.training.recipes.dense import SPECS, SpaceNetwork
     from chiasm.training.recipes.trunk import Lessons, TrunkConfig, TrunkRecipe
 
     resolved = _resolved(terminal, TrunkConfig, asked.config, asked.overrides)
-    network = SpaceNetwork(zoo.encoder(MODEL), zoo.codec(NS.space), DenseHead(NS, tuple(SPECS.values())))
+    network = SpaceNetwork(models.encoder(MODEL), models.codec(NS.space), DenseHead(NS, tuple(SPECS.values())))
     lessons = _run(terminal, TrunkRecipe.load(resolved, asked.data, network), asked.out, asked.device, asked.devices)
     if _speaks():
         assert isinstance(lessons, Lessons)
@@ -272,10 +272,10 @@ def train_head(
     white; clean pictures for denoise; for classes a CSV file with lines `picture,class`. The run is kept in OUT.run, so
     that the same command goes on. Then: `chiasm predict STORE --head OUT --out FOLDER`.
     """
-    from chiasm import zoo
+    from chiasm import models
     from chiasm.cli.outputs import write_whole
-    from chiasm.pipeline import Pipeline
-    from chiasm.tasks.saved import write_head
+    from chiasm.flow.pipeline import Pipeline
+    from chiasm.heads.saved import write_head
     from chiasm.training.recipes.head import HeadConfig, HeadRecipe, class_names, fresh_head, spec_of
     from chiasm.training.stored import Stored, fingerprint, items_of
 
@@ -286,7 +286,7 @@ def train_head(
         resolved = replace(resolved, data=fingerprint(items, spec))
         limit, unit = int(resolved.memory * 2**30), resolved.metres_per_unit
         stored = Stored(pipeline, spec, items, task == "denoise", limit, unit)
-        head = fresh_head(pipeline.spec, spec, zoo.beginnings(task, pipeline.spec.space))
+        head = fresh_head(pipeline.spec, spec, models.beginnings(task, pipeline.spec.space))
         recipe = HeadRecipe.load(resolved, stored, head)
         terminal.say(f"{len(items)} of {len(pipeline.keys())} stored pictures have a label")
         scores = recipe.evaluate(_run(terminal, recipe, Path(f"{out}.run"), device, 1), out, resolved.steps)

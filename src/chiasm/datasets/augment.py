@@ -25,9 +25,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from chiasm.camera import geometry
 from chiasm.contracts import Frame, Intrinsics, Sample
 from chiasm.errors import ConfigError, ShapeError
+from chiasm.geometry import pinhole as geometry
 
 _SHARPEST, _SOFTEST = 0.3, 1.1  # sigma of the blur in pixels
 

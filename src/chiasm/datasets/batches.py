@@ -14,10 +14,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from chiasm.camera import geometry
 from chiasm.contracts import Sample, TaskSpec
 from chiasm.datasets.labels import kind_of
 from chiasm.errors import ConfigError, ShapeError
+from chiasm.geometry import pinhole as geometry
 
 
 class SampleSet(Protocol):

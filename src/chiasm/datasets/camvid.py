@@ -14,14 +14,13 @@ from typing import Any
 from numpy.typing import NDArray
 
 from chiasm.contracts import Frame, Sample, TaskSpec
+from chiasm.datasets import vocabulary
 from chiasm.datasets.folders import matched
 from chiasm.datasets.labels import EDGES, Held, boundaries, check_ids, check_sizes, grey, semantics
 from chiasm.errors import ConfigError, nearest
 
 # labels 0 to 10, in their order
-CLASSES = (
-    "Sky", "Building", "Pole", "Road", "Pavement", "Tree", "SignSymbol", "Fence", "Car", "Pedestrian", "Bicyclist",
-)  # fmt: skip
+CLASSES = vocabulary.STREET
 VOID = 11
 SEMANTICS = TaskSpec("semantics", len(CLASSES), "logit", CLASSES)
 TASKS = (SEMANTICS, EDGES)

@@ -17,10 +17,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from chiasm.camera import find
 from chiasm.contracts import Frame, Sample, TaskSpec
 from chiasm.datasets.labels import METRES_PER_UNIT, VOID, check_ids, check_sizes, grey, kind_of, picture, read_label
 from chiasm.errors import ConfigError, nearest
+from chiasm.images import find
 
 SHOWN = 3  # file names in a message
 

@@ -26,12 +26,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from chiasm.camera import geometry
 from chiasm.contracts import Frame, Intrinsics, Sample
 from chiasm.datasets.hdf5 import dataset, hdf5, library
 from chiasm.datasets.labels import boundaries, halved, picture, semantics
 from chiasm.datasets.nyuv2 import TASKS, VOID
 from chiasm.errors import ConfigError
+from chiasm.geometry import pinhole as geometry
 
 FOCAL = 886.81 / 1024  # of the width
 PREVIEW, GEOMETRY = "_final_preview", "_geometry_hdf5"

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from chiasm.contracts import Sample, TaskSpec
 from chiasm.datasets.batches import SampleSet
-from chiasm.datasets.scenes import CLASSES
+from chiasm.datasets.vocabulary import JOINT as CLASSES
 from chiasm.errors import ConfigError
 
 SEMANTICS = TaskSpec("semantics", len(CLASSES), "logit", CLASSES)

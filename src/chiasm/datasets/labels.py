@@ -20,9 +20,9 @@ from PIL import Image, UnidentifiedImageError
 from scipy.ndimage import distance_transform_edt  # type: ignore[import-untyped]
 from torch import Tensor
 
-from chiasm.camera import Mosaic, decode
 from chiasm.contracts import TaskSpec
 from chiasm.errors import ConfigError, ImageError
+from chiasm.images import Mosaic, decode
 
 VOID = 255
 METRES_PER_UNIT = 0.001  # depth of 16 bits is in millimetres unless told otherwise

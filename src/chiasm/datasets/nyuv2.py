@@ -22,18 +22,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from chiasm.camera import geometry
 from chiasm.contracts import Frame, Intrinsics, Sample, TaskSpec
+from chiasm.datasets import vocabulary
 from chiasm.datasets.folders import matched
 from chiasm.datasets.labels import EDGES, Held, boundaries, check_ids, check_sizes, closed, grey, semantics
 from chiasm.errors import ConfigError, nearest
+from chiasm.geometry import pinhole as geometry
 
-CLASSES = (
-    "wall", "floor", "cabinet", "bed", "chair", "sofa", "table", "door", "window", "bookshelf", "picture", "counter",
-    "blinds", "desk", "shelves", "curtain", "dresser", "pillow", "mirror", "floor mat", "clothes", "ceiling", "books",
-    "refridgerator", "television", "paper", "towel", "shower curtain", "box", "whiteboard", "person", "night stand",
-    "toilet", "sink", "lamp", "bathtub", "bag", "otherstructure", "otherfurniture",
-)  # fmt: skip
+CLASSES = vocabulary.ROOM
 VOID = 39  # class 40 of NYU40, and unlabelled
 SEMANTICS = TaskSpec("semantics", len(CLASSES), "logit", CLASSES)
 DEPTH = TaskSpec("depth", 1, "metre")

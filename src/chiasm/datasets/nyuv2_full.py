@@ -28,13 +28,13 @@ from numpy.typing import NDArray
 from scipy.io import loadmat  # type: ignore[import-untyped]
 from scipy.io.matlab import MatReadError  # type: ignore[import-untyped]
 
-from chiasm.camera import geometry
 from chiasm.contracts import Frame, Sample
 from chiasm.datasets import nyuv2
 from chiasm.datasets.hdf5 import dataset, hdf5
 from chiasm.datasets.labels import boundaries, closed, semantics
 from chiasm.datasets.nyuv2 import FULL, TASKS, VOID
 from chiasm.errors import ConfigError, ImageError, nearest
+from chiasm.geometry import pinhole as geometry
 
 FILE, SPLITS, MAPPING = "nyu_depth_v2_labeled.mat", "splits.mat", "classMapping40.mat"
 PARTS = {"train": "trainNdxs", "test": "testNdxs"}

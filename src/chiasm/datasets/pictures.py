@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from chiasm.camera import DecoderPool, Mosaic, find
 from chiasm.errors import ConfigError, ImageError
+from chiasm.images import DecoderPool, Mosaic, find
 
 
 def held_out(name: str, share: float = 0.1) -> bool:

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from chiasm.codecs.bands import coefficients, quantise, synthesise
+from chiasm.codecs.tables import QUALITIES
+from chiasm.codecs.transform import TransformCodec
 from chiasm.contracts import Features
 from chiasm.features.alignment import Alignment
-from chiasm.packets.codec import TransformCodec
-from chiasm.packets.tables import QUALITIES
-from chiasm.packets.transform import coefficients, quantise, synthesise
 
 
 def qualities(count: int, share: float, generator: torch.Generator) -> Tensor:

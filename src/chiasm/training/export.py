@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from chiasm.codecs.fit import Plan, fit
+from chiasm.codecs.tables import Tables
 from chiasm.datasets.pictures import PictureSet
-from chiasm.encoders.space import NS
-from chiasm.packets.fit import Plan, fit
-from chiasm.packets.tables import Tables
-from chiasm.tasks.saved import HeadModule, write_head
+from chiasm.encoders.ns import NS
+from chiasm.heads.saved import HeadModule, write_head
 from chiasm.training.checkpoint import replace
 from chiasm.training.recipes.space import SpaceObjective, SpaceRecipe
 

@@ -22,7 +22,7 @@ from chiasm.datasets.folders import by_name, rows
 from chiasm.datasets.labels import METRES_PER_UNIT, kind_of, read_label
 from chiasm.errors import ConfigError, nearest
 from chiasm.features.layout import Window, blank, cut, pad, padded
-from chiasm.pipeline import Pipeline
+from chiasm.flow.pipeline import Pipeline
 
 SHOWN = 3  # names in a message
 

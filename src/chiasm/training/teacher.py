@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from chiasm.errors import ConfigError, MissingExtraError
-from chiasm.tasks.trunk import InvertedResidual, Trunk
+from chiasm.heads.trunk import InvertedResidual, Trunk
 
 EDGE = 224  # pixels of the picture that it sees
 FIRST = 3  # of its blocks that a trunk has

@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from chiasm.camera import geometry
 from chiasm.contracts import TaskSpec
 from chiasm.datasets.batches import Batch
+from chiasm.geometry import pinhole as geometry
 
 DRAWN = 0.3  # share of annotators from which on an edge is one; below it, and above 0, nobody can tell
 SCALE_FREE = 0.5  # of the scale-invariant error: 1 would forgive a wrong scale altogether

@@ -26,12 +26,12 @@ from pathlib import Path
 
 import numpy as np
 
+from chiasm.codecs import packet as bitstream
+from chiasm.codecs.bands import Symbols, band_shapes, synthesise
+from chiasm.codecs.tables import LevelTables, Tables
+from chiasm.codecs.transform import TransformCodec
 from chiasm.contracts import Features, FeatureSpec, Level, Packet
 from chiasm.features.layout import Window, assemble, padded, tiles
-from chiasm.packets import bitstream
-from chiasm.packets.codec import TransformCodec
-from chiasm.packets.tables import LevelTables, Tables
-from chiasm.packets.transform import Symbols, band_shapes, synthesise
 
 SPEC = FeatureSpec("golden-1", (Level("context", 8, 4), Level("detail", 8, 2)))
 BOTH = ("context", "detail")

@@ -17,11 +17,11 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
+from chiasm.codecs.transform import TransformCodec
 from chiasm.config import Amount, Count, Positive, Range, Share
 from chiasm.datasets.pictures import PictureSet, crops
-from chiasm.encoders.space import SpaceEncoder
-from chiasm.packets.codec import TransformCodec
-from chiasm.tasks.denoise import DenoiseHead
+from chiasm.encoders.ns import SpaceEncoder
+from chiasm.heads.denoise import DenoiseHead
 from chiasm.training import losses
 from chiasm.training.coding import Coding, quality_of
 from chiasm.training.recipes.sources import read_sets

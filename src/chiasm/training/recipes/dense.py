@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from chiasm.codecs.transform import TransformCodec
 from chiasm.config import Amount, Count, Positive, Range, Share
 from chiasm.contracts import Features, TaskSpec
 from chiasm.datasets import bsds500, camvid, joined, nyuv2
@@ -28,16 +29,15 @@ from chiasm.datasets.augment import Augment, augmented, canonical
 from chiasm.datasets.batches import Mixture, SampleSet, collate
 from chiasm.datasets.joined import Joined
 from chiasm.datasets.kept import Kept
-from chiasm.datasets.scenes import Scenes
-from chiasm.encoders.space import SpaceEncoder
+from chiasm.encoders.ns import SpaceEncoder
 from chiasm.errors import ConfigError
+from chiasm.evaluation.meters.metrics import confusion, mean_iou
 from chiasm.features.layout import pad, padded
-from chiasm.packets.codec import TransformCodec
-from chiasm.tasks.dense import GRID, DenseHead
+from chiasm.heads.dense import GRID, DenseHead
+from chiasm.scenes.generated import Scenes
 from chiasm.training.coding import Coding, qualities
 from chiasm.training.terms import consistency, rarity, term
 from chiasm.training.weighting import Way, Weighting
-from chiasm.validation.metrics import confusion, mean_iou
 
 SPECS = {
     "semantics": joined.SEMANTICS,

@@ -23,14 +23,14 @@ from chiasm.datasets.folders import rows
 from chiasm.datasets.labels import METRES_PER_UNIT, kind_of
 from chiasm.datasets.pictures import held_out
 from chiasm.errors import ConfigError
+from chiasm.evaluation.meters.metrics import confusion, mean_iou
 from chiasm.features.layout import padded
 from chiasm.features.working import working_factor
-from chiasm.tasks.denoise import DenoiseHead
-from chiasm.tasks.dense import ClassifyHead, DenseHead
-from chiasm.tasks.saved import HeadModule
+from chiasm.heads.denoise import DenoiseHead
+from chiasm.heads.dense import ClassifyHead, DenseHead
+from chiasm.heads.saved import HeadModule
 from chiasm.training.stored import Stored, batch_of
 from chiasm.training.terms import rarity, term
-from chiasm.validation.metrics import confusion, mean_iou
 
 TASKS = ("semantics", "depth", "normals", "edges", "denoise", "classes")
 SCORED = 64  # held-out pictures, at most

@@ -23,14 +23,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from chiasm.camera import sensor
-from chiasm.camera.pinned import pinned
+from chiasm.codecs.transform import TransformCodec
 from chiasm.config import Amount, Count, Positive, Range, Share
 from chiasm.contracts import Sensor
 from chiasm.datasets.pictures import PictureSet
-from chiasm.encoders.space import MosaicSplit, SpaceEncoder
-from chiasm.packets.codec import TransformCodec
-from chiasm.tasks.reconstruct import ReconstructHead
+from chiasm.encoders.ns import MosaicSplit, SpaceEncoder
+from chiasm.heads.reconstruct import ReconstructHead
+from chiasm.images.raw import sensor
+from chiasm.images.raw.pinned import pinned
 from chiasm.training import losses
 from chiasm.training.coding import Coding, qualities
 from chiasm.training.recipes.sources import read_sets

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from chiasm.camera import find
 from chiasm.datasets.pictures import PictureSet, held_out
 from chiasm.errors import ConfigError
+from chiasm.images import find
 
 VALIDATED = 24  # held-out pictures that are scored
 

@@ -24,11 +24,11 @@ from torch import Tensor, nn
 
 from chiasm.config import Amount, Count, Positive, Range, Share
 from chiasm.datasets.pictures import PictureSet, crops
-from chiasm.encoders.space import NS, SpaceEncoder
+from chiasm.encoders.ns import NS, SpaceEncoder
 from chiasm.errors import ConfigError
 from chiasm.features.layout import pad
 from chiasm.features.plane import Affine, warp
-from chiasm.tasks.reconstruct import ReconstructHead
+from chiasm.heads.reconstruct import ReconstructHead
 from chiasm.training import losses
 from chiasm.training.rate import RateModel
 from chiasm.training.recipes.sources import read_sets

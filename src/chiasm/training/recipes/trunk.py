@@ -24,7 +24,7 @@ from chiasm.contracts import Frame, Sample
 from chiasm.datasets.augment import Augment, augmented
 from chiasm.datasets.pictures import PictureSet
 from chiasm.errors import ConfigError
-from chiasm.tasks.trunk import Trunk
+from chiasm.heads.trunk import Trunk
 from chiasm.training.coding import qualities
 from chiasm.training.recipes.dense import FRESH, PixelNetwork, SpaceNetwork
 from chiasm.training.recipes.sources import read_sets

@@ -1,0 +1,1 @@
+"""Baselines that protocols compare with."""

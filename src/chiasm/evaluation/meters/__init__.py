@@ -1,0 +1,1 @@
+"""Meters: one score each, from predictions and targets."""

@@ -1,0 +1,1 @@
+"""Reports as files: tables, plots and sheets of pictures."""

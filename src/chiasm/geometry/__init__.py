@@ -1,0 +1,1 @@
+"""Pinhole cameras: depths, points, normals and pixels."""

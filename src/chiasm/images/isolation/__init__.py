@@ -1,0 +1,1 @@
+"""Decoding in worker processes that may die without taking the job along."""

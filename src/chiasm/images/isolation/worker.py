@@ -1,0 +1,242 @@
+"""The process that decodes: what runs in it, and the wire to the pool. It may crash or hang at any time.
+
+    pool ──{"path"}──► worker ──decode──► {"kind"} + an open nameless file with the pixels, or {"error"}
+                          └──{"asks"}──► pool ──{"go"}──► worker, before the decoding of a large picture
+
+Both directions are lines of JSON over a socket pair. Pixels travel as a descriptor of a file without a name,
+so there is nothing that a killed process could leave behind: the memory goes with the last descriptor. The
+kernel ends the worker by itself when its time is up (an interval timer) and when the pool's process is gone
+(a signal on the pipe that is its stdin): neither needs Python, which may be stuck in C code.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import resource
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chiasm.contracts import Sensor
+from chiasm.errors import ImageError
+from chiasm.images.decoder import count_pixels
+from chiasm.images.limits import Limits
+from chiasm.images.picture import Picture, uri_of
+from chiasm.images.raw.mosaic import Mosaic, Shot
+
+Decode = Callable[[Path, Limits], Shot]
+Message = dict[str, Any]
+Array = NDArray[np.uint8] | NDArray[np.uint16]
+
+_BYTES_PER_PIXEL = 8  # 4 in Pillow's image, 3 in ours, and some
+_LINE_BYTES = 2**16
+_CLOSE_ON_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)  # absent on macOS
+# The pool copies smaller pictures: each mapping holds a descriptor, of which a process may have but 1,024.
+_MAPPED_FROM = 2**24
+
+
+def attempt(decode: Decode, path: Path, limits: Limits) -> Shot | ImageError:
+    """What decoding gives, an error included. Whatever else a user's own decoder raises counts as damaged."""
+    try:
+        return decode(path, limits)
+    except ImageError as error:
+        return error
+    except Exception as error:
+        why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        return ImageError(f"{uri_of(path)}: the decoder failed ({why})", "damaged")
+
+
+def serve(channel: int, decode: str, limits: Limits, share: int) -> None:
+    """Decode what comes in until the pool hangs up.
+
+    channel: descriptor of a connected stream socket. decode: "module:function". A picture that needs more
+    than `share` bytes while it is decoded asks the pool first.
+    """
+    _bind_to_parent()
+    with socket.socket(fileno=channel) as wire, suppress(BrokenPipeError, ConnectionResetError):  # it hung up
+        module, _, name = decode.partition(":")
+        function: Decode = getattr(import_module(module), name)
+        _confine(limits)
+        shelf = _nameless_file()
+        send(wire, {"ready": True})
+        while (received := receive(wire)) is not None:
+            path = Path(received[0]["path"])
+            seconds = limits.seconds_for(file_bytes(path))
+            signal.setitimer(signal.ITIMER_REAL, seconds)
+            cost = count_pixels(path) * _BYTES_PER_PIXEL
+            if share < cost <= limits.pixels * _BYTES_PER_PIXEL:  # larger ones are refused at once
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                send(wire, {"asks": cost})
+                if receive(wire) is None:
+                    return
+                signal.setitimer(signal.ITIMER_REAL, seconds)
+            outcome = attempt(function, path, limits)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            _answer(wire, outcome, shelf)
+            del outcome  # else two pictures are alive while the next one is decoded
+
+
+def file_bytes(path: Path) -> int:
+    """Size of the file, 0 when there is none."""
+    try:
+        return path.stat().st_size
+    except (OSError, ValueError):
+        return 0
+
+
+def _bind_to_parent() -> None:
+    """End with the parent, even when it is killed and even in the middle of C code.
+
+    Its end of the pipe closes when it ends; that raises SIGIO here, whose default action ends the process.
+    (On macOS the default is to ignore it; there the worker ends when it next reads or when its time is up.)
+    """
+    for number in (signal.SIGIO, signal.SIGALRM):
+        signal.signal(number, signal.SIG_DFL)  # the parent may have ignored them, which is inherited
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGIO, signal.SIGALRM})
+    lifeline = 0
+    fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
+
+
+def _confine(limits: Limits) -> None:
+    """Bound memory, leave no core files, be the first to go when memory runs out, print nothing."""
+    from PIL import AvifImagePlugin, Image
+
+    Image.MAX_IMAGE_PIXELS = None  # this process is ours; Limits.pixels rules
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # each thread costs address space
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with suppress(OSError, ValueError):  # no /proc and no such limit on macOS
+        taken = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+        wanted = taken + limits.memory_bytes
+        resource.setrlimit(resource.RLIMIT_AS, (wanted if hard < 0 else min(wanted, hard), hard))
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+    silence = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silence, 2)  # libtiff and others print; errors of the start were still shown
+    os.close(silence)
+
+
+def _answer(wire: socket.socket, outcome: Shot | ImageError, shelf: int) -> None:
+    """Send what became of a picture; small ones in a file that stays, which saves fresh memory."""
+    if isinstance(outcome, ImageError):
+        send(wire, {"error": str(outcome)[:4000], "reason": outcome.reason})
+        return
+    held: Array = outcome.values if isinstance(outcome, Mosaic) else outcome.pixels
+    pixels = held if held.flags.c_contiguous else held.copy()
+    about: Message = {
+        "kind": outcome.kind,
+        "shape": pixels.shape,
+        "dtype": pixels.dtype.name,
+        "digest": outcome.digest,
+        "source_bytes": outcome.source_bytes,
+        "sensor": asdict(outcome.sensor) if outcome.sensor else None,
+    }
+    if isinstance(outcome, Mosaic):
+        about |= {"black": outcome.black, "white": outcome.white}
+    if pixels.nbytes < _MAPPED_FROM:  # the pool copies these before it asks for the next picture
+        _write(shelf, _bytes_of(pixels))
+        send(wire, about, shelf)
+        return
+    store = _nameless_file()
+    try:
+        _write(store, _bytes_of(pixels))
+        send(wire, about, store)
+    finally:
+        os.close(store)
+
+
+def _nameless_file() -> int:
+    """A descriptor of a file that no folder holds. On Linux in memory, and not in /dev/shm, often tiny."""
+    if sys.platform == "linux":
+        return os.memfd_create("chiasm-picture")
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
+
+
+def _write(descriptor: int, data: memoryview) -> None:
+    written = 0
+    while written < len(data):
+        written += os.pwrite(descriptor, data[written : written + 2**30], written)
+
+
+def _bytes_of(pixels: Array) -> memoryview:
+    return pixels.reshape(-1).view(np.uint8).data
+
+
+def send(wire: socket.socket, message: Message, descriptor: int | None = None) -> None:
+    """One line, with a descriptor or without. Raises OSError when the other side is gone."""
+    line = json.dumps(message).encode("ascii") + b"\n"
+    sent = socket.send_fds(wire, [line], [] if descriptor is None else [descriptor])
+    if sent < len(line):
+        wire.sendall(line[sent:])
+
+
+def receive(wire: socket.socket) -> tuple[Message, int | None] | None:
+    """The next message and the descriptor that came with it; None when the other side is gone."""
+    line, descriptor = b"", None
+    while not line.endswith(b"\n"):
+        try:
+            part, descriptors, _, _ = socket.recv_fds(wire, _LINE_BYTES, 1, _CLOSE_ON_EXEC)
+        except OSError:
+            part, descriptors = b"", []
+        descriptor = descriptors[0] if descriptors else descriptor
+        if not part:
+            if descriptor is not None:
+                os.close(descriptor)
+            return None
+        line += part
+    return json.loads(line), descriptor
+
+
+def outcome_of(message: Message, descriptor: int | None, uri: str) -> Shot | ImageError:
+    """The pool's side of `_answer`. Takes over the descriptor."""
+    if "error" in message or descriptor is None:
+        return ImageError(message["error"], message["reason"])
+    try:
+        pixels = _received_pixels(descriptor, tuple(message["shape"]), np.dtype(message["dtype"]))
+    finally:
+        os.close(descriptor)
+    digest, source_bytes, told = message["digest"], message["source_bytes"], message["sensor"]
+    sensor = _received_sensor(told) if told else None
+    if message["kind"] == "raw" and sensor is not None:
+        black, white = tuple(message["black"]), message["white"]
+        return Mosaic(pixels.view(np.uint16), black, white, sensor, digest, source_bytes, uri)
+    return Picture(pixels, digest, source_bytes, uri, sensor)
+
+
+def _received_sensor(told: Message) -> Sensor:
+    """A Sensor whose tuples came as JSON's lists."""
+    tuples = {name: tuple(told[name]) for name in ("gains", "black")}
+    return Sensor(**{**told, **tuples, "matrix": tuple(map(tuple, told["matrix"]))})
+
+
+def _received_pixels(descriptor: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    import mmap
+
+    size = int(np.prod(shape)) * dtype.itemsize
+    # Reading a mapping beyond the end of its file would kill this process.
+    if os.fstat(descriptor).st_size < size:
+        raise OSError(f"a worker sent {os.fstat(descriptor).st_size} bytes for {size} bytes of pixels")
+    if size >= _MAPPED_FROM:
+        mapped = mmap.mmap(descriptor, size, access=mmap.ACCESS_READ)
+        return np.frombuffer(mapped, dtype).reshape(shape)
+    pixels: Array = np.empty(shape, dtype)
+    target, done = _bytes_of(pixels), 0
+    while done < size:
+        part = os.preadv(descriptor, [target[done:]], done)
+        if not part:
+            raise OSError("a worker took back the pixels that it had sent")
+        done += part
+    return pixels

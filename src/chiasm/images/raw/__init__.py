@@ -1,0 +1,1 @@
+"""Camera files to mosaics: reading, calibration, developing, and synthetic sensors."""

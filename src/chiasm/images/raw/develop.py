@@ -1,0 +1,46 @@
+"""RAW files that hold all three colours of each pixel (linear DNG, sRAW) to a photograph.
+
+counts ──black, white──► light ──gains──► balanced ──matrix──► linear sRGB ──transfer curve──► integers
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chiasm.contracts import Sensor
+from chiasm.images.picture import Pixels
+
+LINEAR = "linear (already demosaiced, encoded as a picture)"  # instead of a mosaic's pattern, for people
+
+_STRIP_PIXELS = 2**20
+
+
+def developed(counts: NDArray[np.uint16], black: Sequence[float], white: float, sensor: Sensor) -> Pixels:
+    """Linear camera colours H x W x 3 as sRGB H x W x 3: uint16, or uint8 when white is 255 or less.
+
+    Nothing is brightened. Where a colour is full, all are cut at the level where the first is, so that highlights
+    are white and not tinted.
+    """
+    height, width = counts.shape[:2]
+    full = 255 if white <= 255 else 65535
+    pixels: Pixels = np.empty((height, width, 3), np.uint8) if full == 255 else np.empty((height, width, 3), np.uint16)
+    floor = np.array(black[:3], np.float32)
+    scale = (np.array(sensor.gains) / (white - np.array(black[:3]))).astype(np.float32)
+    matrix = np.array(sensor.matrix, np.float32)
+    ceiling = np.float32(min(sensor.gains))
+    rows = max(1, _STRIP_PIXELS // width)
+    for top in range(0, height, rows):
+        light = (counts[top : top + rows, :, :3] - floor) * scale  # h W 3
+        linear = np.minimum(light, ceiling) @ matrix.T / ceiling
+        pixels[top : top + rows] = np.round(encoded(linear) * full)
+    return pixels
+
+
+def encoded(linear: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Linear light to sRGB's values (IEC 61966-2-1), both cut to [0, 1]."""
+    light = np.clip(linear, 0.0, 1.0)
+    curve: NDArray[np.float32] = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    return curve

@@ -1,0 +1,1 @@
+"""Generated rooms and streets: the renderer, and the samples it makes."""

@@ -1,0 +1,176 @@
+"""Folders of files into a store: what is counted, skipped, retried and noted."""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from chiasm.errors import ConfigError, PacketError, ShapeError, StoreError
+from chiasm.flow import encode as ingest
+from chiasm.flow.pipeline import Pipeline
+from chiasm.store import open_store
+
+
+@pytest.fixture
+def mixed(save):
+    """Three good pictures, one of them three times, and three that are none."""
+    good = [save("a.png", seed=1), save("b.png", 21, 50, seed=2), save("sub/c.png", seed=3)]
+    (good[0].parent / "copy of a.png").write_bytes(good[0].read_bytes())
+    (good[0].parent / "sub" / "a again.png").write_bytes(good[0].read_bytes())
+    folder = good[0].parent
+    (folder / "broken.png").write_bytes(good[1].read_bytes()[:-300])
+    (folder / "empty.jpg").write_bytes(b"")
+    (folder / "letter.png").write_bytes(b"Dear reader, this is not a picture.")
+    (folder / "notes.txt").write_text("not looked at")
+    return folder
+
+
+def nothing_to_decode(monkeypatch):
+    """From here on a decoded picture is a failure of the test."""
+
+    class Pool(ingest.DecoderPool):
+        def decode_all(self, paths):
+            assert list(paths) == []
+            return iter(())
+
+    monkeypatch.setattr(ingest, "DecoderPool", Pool)
+
+
+def test_a_mixed_folder_is_counted_stored_and_its_failures_are_in_the_errors_table(writer, mixed):
+    told = []
+    summary = writer.encode([mixed], report=told.append)
+    assert (summary.stored, summary.known, summary.failed) == (3, 2, 3)
+    assert Counter(progress.outcome for progress in told) == {"stored": 3, "known": 2, "failed": 3}
+    assert sorted(progress.done for progress in told) == list(range(1, 9))
+    assert {progress.total for progress in told} == {8}
+    failures = {failure.uri.rsplit("/", 1)[-1]: failure.reason for failure in writer.store.failures()}
+    assert failures == {"broken.png": "truncated", "empty.jpg": "empty", "letter.png": "not-an-image"}
+    assert len(writer.keys()) == len(set(writer.keys())) == 3
+    stats = writer.store.stats()
+    assert dict(stats.level_bytes) == dict(summary.stream_bytes)
+    assert stats.source_bytes == summary.source_bytes > 0
+
+
+def test_copies_are_stored_once_and_all_their_places_are_noted(writer, mixed):
+    writer.encode([mixed], workers=0)
+    record = writer.store.get(str(mixed / "a.png"))
+    names = sorted(uri.rsplit("/", 1)[-1] for uri in record.uris)
+    assert names == ["a again.png", "a.png", "copy of a.png"]
+    assert np.array_equal(writer.reconstruct("copy of a.png"), writer.reconstruct("a.png"))
+
+
+def test_a_second_run_decodes_nothing(writer, mixed, monkeypatch):
+    writer.encode([mixed], workers=0)
+    nothing_to_decode(monkeypatch)
+    again = writer.encode([mixed], workers=0)
+    assert (again.stored, again.known, again.failed) == (0, 5, 3)
+    assert len(writer.keys()) == 3
+
+
+def test_a_second_process_decodes_nothing_either(store, mixed, monkeypatch):
+    with Pipeline.load("test-space", store=store, writable=True) as first:
+        first.encode([mixed], workers=0)
+    nothing_to_decode(monkeypatch)
+    with Pipeline.load("test-space", store=store, writable=True) as second:
+        assert second.encode([mixed], workers=0).known == 5
+
+
+def test_failures_are_tried_again_only_when_asked_or_when_the_file_changed(writer, mixed, save):
+    writer.encode([mixed], workers=0)
+    retried = writer.encode([mixed], workers=0, retry=True)
+    assert (retried.stored, retried.known, retried.failed) == (0, 5, 3)
+    save("letter.png", seed=9)
+    mended = writer.encode([mixed], workers=0)
+    assert (mended.stored, mended.known, mended.failed) == (1, 5, 2)
+    assert len(writer.store.failures()) == 2
+
+
+def test_a_missing_file_is_a_failure_and_is_found_when_it_comes(writer, save, tmp_path):
+    path = tmp_path / "photos" / "late.png"
+    assert writer.encode([path], workers=0).failed == 1
+    assert [failure.reason for failure in writer.store.failures()] == ["unreadable"]
+    save("late.png")
+    assert writer.encode([path], workers=0).stored == 1
+    assert writer.store.failures() == []
+
+
+def test_a_changed_file_is_encoded_again_and_is_what_its_path_then_means(writer, save):
+    path = save("a.png", seed=1)
+    writer.encode([path], workers=0)
+    before = writer.reconstruct(str(path))
+    save("a.png", 20, 28, seed=2)
+    assert writer.encode([path], workers=0).stored == 1
+    assert writer.reconstruct(str(path)).shape == (20, 28, 3)
+    assert len(writer.keys()) == 2
+    assert np.array_equal(writer.reconstruct(writer.keys()[0]), before)
+
+
+def test_a_touched_file_is_read_but_not_stored_again(writer, save):
+    path = save("a.png")
+    writer.encode([path], workers=0)
+    os.utime(path, (1, 1))
+    again = writer.encode([path], workers=0)
+    assert (again.stored, again.known) == (0, 1)
+    assert len(writer.keys()) == 1
+
+
+def test_one_bomb_stops_nothing(writer, save):
+    good = [save(f"{number}.png", seed=number) for number in range(4)]
+    header = b"IHDR" + struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    bomb = bytearray(good[0].read_bytes())
+    bomb[12:33] = header + struct.pack(">I", zlib.crc32(header))
+    (good[0].parent / "bomb.png").write_bytes(bomb)
+    summary = writer.encode([good[0].parent])
+    assert (summary.stored, summary.failed) == (4, 1)
+    assert [failure.reason for failure in writer.store.failures()] == ["too-large"]
+
+
+def test_many_copies_are_committed_on_the_way(writer, save, monkeypatch):
+    monkeypatch.setattr(ingest, "COMMIT", 4)
+    first = save("0.png")
+    for number in range(1, 13):
+        (first.parent / f"{number}.png").write_bytes(first.read_bytes())
+    writer.encode([first], workers=0)
+    commits = []
+    put = writer.store.put
+    monkeypatch.setattr(writer.store, "put", lambda *given: (commits.append(len(given[2])), put(*given)))
+    writer.encode([first.parent], workers=0)
+    assert sum(commits) == 12
+    assert max(commits) <= 4
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "said"),
+    [
+        ({"quality": 9}, PacketError, "quality 9"),
+        ({"quality": 0}, PacketError, "quality 0"),
+        ({"levels": ("contxt",)}, ShapeError, "did you mean 'context'"),
+        ({"levels": ()}, ShapeError, "a level or more, got none"),
+    ],
+)
+def test_a_wrong_option_is_an_error_before_anything_is_done(writer, save, options, error, said):
+    with pytest.raises(error, match=said):
+        writer.encode([save("a.png")], workers=0, **options)
+    assert writer.keys() == []
+
+
+def test_a_store_of_another_space_is_refused(store):
+    open_store(store, "w", "ns-9", ("context", "detail")).close()
+    for writable in (False, True):
+        with pytest.raises(StoreError, match="ns-9"):
+            Pipeline.load("test-space", store=store, writable=writable)
+
+
+def test_without_a_store_reading_says_how_to_give_one(plain):
+    with pytest.raises(StoreError, match="Pipeline.load"):
+        plain.keys()
+
+
+def test_an_unknown_precision_is_an_error_with_the_nearest():
+    with pytest.raises(ConfigError, match="did you mean 'bfloat16'"):
+        Pipeline.load("test-space", precision="bfloat")
