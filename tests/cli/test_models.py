@@ -110,7 +110,7 @@ def test_evaluate_space_compares_runs_and_says_what_it_skipped(call, pictures, t
     assert "plain" in (out / "report.md").read_text(encoding="utf-8")
     weights.write_bytes(b"not weights")
     said = call("evaluate", "space", "--data", pictures, "--out", out, "--compare", weights)
-    assert (said.code, "does not hold weights" in said.err) == (3, True)
+    assert (said.code, "holds no weights" in said.err) == (3, True)
 
 
 def test_evaluate_dense_writes_a_report_and_its_sheet(call, tmp_path, monkeypatch):
