@@ -51,7 +51,7 @@ def raw_scores(
     for _, noise, made in cases(pictures):
         features, wanted = encode_raw(made), encode(made.target)
         score = float(psnr(quantised(decode(features))[INNER], quantised(made.target)[INNER]))
-        gaps = {level: distance(x, wanted.maps[level]) for level, x in features.maps.items()}
+        gaps = {level: distance(x, wanted[level]) for level, x in features.items()}
         held.setdefault(noise.name if noise else CLEAN, []).append((score, gaps))
     for name, each in held.items():
         apart = relative({level: [gaps[level] for _, gaps in each] for level in units}, units)
@@ -63,7 +63,7 @@ def raw_scores(
 def level_amplitudes(encoder: SpaceEncoder, pixels: Tensor) -> Features:
     """The features with every amplitude set to one."""
     context, finer = encoder.parts(pixels)
-    return Features({"context": context, "detail": double(context) + finer})
+    return {"context": context, "detail": double(context) + finer}
 
 
 def seen_by(encoder: SpaceEncoder, told: bool, made: sensor.Synthetic) -> Features:

@@ -24,7 +24,7 @@ from PIL import Image
 
 import workbench
 from chiasm.codecs import packet as bitstream
-from chiasm.contracts import Features, Packet
+from chiasm.contracts import Packet
 from chiasm.encoders.ns import RECEPTIVE_FIELD
 from chiasm.features.layout import Window, assemble, count, cut, padded, tiles
 from chiasm.flow.pipeline import Pipeline
@@ -131,7 +131,7 @@ def decoded(pipeline: Pipeline, packet: Packet, window: Window) -> dict[str, tor
     for index, tile in enumerate(tiles(size, packet.tile)):
         if tile.meet(window):
             held = {name: stream[index] for name, stream in streams.items()}
-            parts.append((tile, pipeline.coder.codec.decompress(held, tile.size, packet.quality).maps))
+            parts.append((tile, pipeline.coder.codec.decompress(held, tile.size, packet.quality)))
     return assemble(window, parts, pipeline.coder.strides)
 
 
@@ -146,19 +146,19 @@ def compare(path: Path, store: Path) -> dict[str, object]:
         strides, codec = pipeline.coder.strides, pipeline.coder.codec
         features = pipeline.coder.encode(pixels)
         untiled = codec.decompress(codec.compress(features, packet.quality), outer.size, packet.quality)
-        exact = cut(features.maps, strides, window.within(outer))
+        exact = cut(features, strides, window.within(outer))
         quarter = Window(window.top, window.left, corner[0], corner[1])  # what of it lies in the first tile
         sees = RECEPTIVE_FIELD["rgb"]
         seen = quarter.grown(sees, (corner[0] + sees, corner[1] + sees))
-        tile = pipeline.coder.encode(pixels[..., *seen.within(outer).at(1)]).maps
-        whole = cut(features.maps, strides, quarter.within(outer))
+        tile = pipeline.coder.encode(pixels[..., *seen.within(outer).at(1)])
+        whole = cut(features, strides, quarter.within(outer))
         uncoded = {
             name: (x - whole[name]).abs().max().item() / whole[name].std().item()
             for name, x in cut(tile, strides, quarter.within(seen)).items()
         }
-        coded = cut(untiled.maps, strides, window.within(outer))
+        coded = cut(untiled, strides, window.within(outer))
         found = decoded(pipeline, packet, window)
-        drawn = [pipeline.draw(Features(maps)).clamp(0, 1) * 255 for maps in (found, coded)]
+        drawn = [pipeline.draw(maps).clamp(0, 1) * 255 for maps in (found, coded)]
         inner = slice(32, -32)
         difference = (drawn[0] - drawn[1])[..., inner, inner].abs()
     rows = {name: errors(found[name], exact[name], coded[name], strides[name]) for name in found}

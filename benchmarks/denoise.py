@@ -23,7 +23,6 @@ import workbench
 from baselines.dncnn import DnCNN
 from chiasm import config as configs
 from chiasm import models
-from chiasm.contracts import Features
 from chiasm.evaluation.protocols.denoising import evaluate_denoise, read_pairs, smoothed, ways_of
 from chiasm.evaluation.protocols.pictures import read_folder
 from chiasm.flow.pipeline import Pipeline
@@ -57,8 +56,8 @@ def speed(head: nn.Module, rival: nn.Module, repeats: int) -> dict[str, dict[str
     networks = [module.to(memory_format=torch.channels_last) for module in (models.encoder("ns-rgb"), head, rival)]
     pixels = torch.rand(1, 3, SIZE, SIZE).contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
-        maps = networks[0](pixels).maps
-        features = Features({name: x.contiguous(memory_format=torch.channels_last) for name, x in maps.items()})
+        maps = networks[0](pixels)
+        features = {name: x.contiguous(memory_format=torch.channels_last) for name, x in maps.items()}
         found = {}
         for name, half in (("float32", False), ("bfloat16", True)):
             with torch.autocast("cpu", torch.bfloat16, enabled=half):

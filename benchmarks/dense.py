@@ -53,7 +53,7 @@ WIDTHS = (200, 240, 280, 320, 400, 480, 560, 640)
 
 
 def channels_last(features: Features) -> Features:
-    return Features({name: x.contiguous(memory_format=torch.channels_last) for name, x in features.maps.items()})
+    return {name: x.contiguous(memory_format=torch.channels_last) for name, x in features.items()}
 
 
 def speed(repeats: int) -> dict[str, dict[str, float]]:
@@ -139,7 +139,7 @@ def generated(kind: Literal["room", "street"], count: int) -> dense.Opened:
 def way(run: Path, pipeline: Pipeline, protocol: dense.Protocol) -> dense.Predict:
     file = run / "pixels.safetensors"
     if not file.exists():
-        head = models.head_of(run / "dense.safetensors", pipeline.spec.space)
+        head = models.head_of(run / "dense.safetensors", pipeline.spec.name)
         return dense.predictor(pipeline, dense.selected(head, protocol))
     with safe_open(file, "pt") as held:
         network = pixel_network(tuple(held.metadata()["tasks"].split(",")))
@@ -161,7 +161,7 @@ def widths(name: Literal["nyuv2", "camvid"], data: Path) -> dict[str, object]:
     tasks = tuple(task for task in opened.protocol.tasks if task != "edges")  # their tolerance is of one size
     held = replace(opened, protocol=replace(opened.protocol, tasks=tasks), samples=chosen, training=())
     with Pipeline.load("ns-rgb") as pipeline:
-        heads = dense.heads_of(held.protocol, pipeline.spec.space)
+        heads = dense.heads_of(held.protocol, pipeline.spec.name)
         report = dense.evaluate_dense(held, {str(width): partial(seen_at, width, pipeline, heads) for width in WIDTHS})
     return {"protocol": f"{name}, validation frames", "pictures": report.pictures, "scores": report.scores}
 

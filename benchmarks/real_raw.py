@@ -86,13 +86,13 @@ def main() -> None:
         mosaic, matrix = sensor.mosaic(camera), sensor.matrices([one])
         target = sensor.develop(camera, matrix)
         features, wanted = pipeline.encode_raw(mosaic, sensor.condition([one])), encode(target)
-        seen.append(wanted.maps)
+        seen.append(wanted)
         shown = {"ours": decode(features), "ceiling": decode(wanted)}
         shown |= {method: drawn(mosaic, matrix, method) for method in METHODS}
         for name, pixels in shown.items():
             scores.setdefault(name, []).append(float(psnr(quantised(pixels)[INNER], quantised(target)[INNER])))
-        for level, x in features.maps.items():
-            gaps.setdefault(level, []).append(distance(x, wanted.maps[level]).l1)
+        for level, x in features.items():
+            gaps.setdefault(level, []).append(distance(x, wanted[level]).l1)
     units = {level: fmean(distance(a[level], b[level]).l1 for a, b in combinations(seen, 2)) for level in gaps}
     found = {
         "machine": workbench.machine(),

@@ -54,7 +54,7 @@ def pictures(data: list[Path], most: int) -> list[Picture]:
 
 def ours(fast: Pipeline, exact: Pipeline, picture: Picture) -> tuple[Jobs, bytes]:
     """What chiasm does with one picture; `fast` encodes in bfloat16, `exact` in float32."""
-    size = padded(picture.size, fast.spec.grid)
+    size = padded(picture.size, fast.space.grid)
     pixels = pad(picture.tile(0, 0, *picture.size), size)[None]
     data = fast.pack_picture(picture, QUALITY)
     packet, _ = bitstream.read(data)

@@ -14,7 +14,7 @@ def main(store: str) -> None:
     with chiasm.Pipeline.load("ns-rgb", store=store) as pipeline:
         for key in pipeline.keys():
             record = pipeline.store.get(key, levels=["context"])
-            context = pipeline.features(key, levels=["context"]).maps["context"]  # 1 64 H/4 W/4
+            context = pipeline.features(key, levels=["context"])["context"]  # 1 64 H/4 W/4
             height, width = record.packet.size
             bpp = 8 * len(record.packet.streams["context"]) / (height * width)
             print(f"{key[:12]}  {height} x {width}  context {tuple(context.shape)}  {bpp:.3f} bits per pixel")

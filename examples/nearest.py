@@ -14,7 +14,7 @@ import chiasm
 
 def describe(pipeline: chiasm.Pipeline, key: str) -> torch.Tensor:
     """A vector of 128 numbers."""
-    context = pipeline.features(key, levels=["context"]).maps["context"]  # 1 64 H/4 W/4
+    context = pipeline.features(key, levels=["context"])["context"]  # 1 64 H/4 W/4
     return torch.cat([context.mean((2, 3)), context.std((2, 3))], dim=1)[0]
 
 

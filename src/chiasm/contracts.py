@@ -8,21 +8,23 @@ Importing this module does not import torch: the tensors are annotations only.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from chiasm.errors import ShapeError, nearest
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Kind = Literal["rgb", "raw"]
+Accepts = Literal["rgb", "raw"]
+AnswerKind = Literal["classes", "distance", "direction", "probability", "picture", "label", "vector"]
 Unit = Literal["logit", "metre", "canonical", "relative", "direction", "srgb"]
 Stat = tuple[int, int]  # a file's size in bytes and its mtime in ns: the same stat, so the same bytes, unread
-
-
 Triple = tuple[float, float, float]
+Size: TypeAlias = tuple[int, int]  # height and width
 
+# Level -> tensor: a map B x C x h x w, or a vector B x D. Names and shapes are those of a Space.
+Features: TypeAlias = Mapping[str, "Tensor"]
 
 @dataclass(frozen=True)
 class Sensor:
@@ -60,7 +62,7 @@ class Frame:
     """
 
     pixels: Tensor
-    kind: Kind = "rgb"
+    kind: Accepts = "rgb"
     sensor: Sensor | None = None
 
     @property
@@ -70,25 +72,43 @@ class Frame:
 
 
 @dataclass(frozen=True)
+class Capture:
+    """What a file says of how its picture was taken; every fact may be unknown.
+
+    time: ISO 8601 as the file gives it (EXIF has no zone), or "". camera: maker and model, or "". focal_35mm: focal
+    length in millimetres on a 36 x 24 mm frame, 0 when unknown. sensor: of a camera's mosaic, else None.
+    """
+
+    time: str = ""
+    camera: str = ""
+    focal_35mm: float = 0.0
+    sensor: Sensor | None = None
+
+
+@dataclass(frozen=True)
 class Level:
-    """One level of a pyramid: its name, channels, and stride in pixels (0: one vector for the image)."""
+    """One level of a space: its name, channels, and stride in pixels (0: one vector for the image)."""
 
     name: str
     channels: int
     stride: int
 
+    @property
+    def kind(self) -> Literal["map", "vector"]:
+        return "map" if self.stride else "vector"
+
 
 @dataclass(frozen=True)
-class FeatureSpec:
-    """A versioned space and its levels. The join key: heads, codecs and stores name a space, never an encoder."""
+class Space:
+    """A versioned space and its levels. The join key: heads, codecs and stores name a space, never an encoder.
 
-    space: str
+    grid: pixels that the height and width of what an encoder sees are multiples of. It is pinned, not derived from the
+    levels: adding a level changes nothing that is stored.
+    """
+
+    name: str
     levels: tuple[Level, ...]
-
-    @property
-    def grid(self) -> int:
-        """Pixels that H and W must be multiples of: the largest stride."""
-        return max(level.stride for level in self.levels)
+    grid: int
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -99,59 +119,21 @@ class FeatureSpec:
         for level in self.levels:
             if level.name == name:
                 return level
-        raise ShapeError(f"space {self.space!r} has no level {name!r}; {nearest(name, self.names)}")
+        raise ShapeError(f"space {self.name!r} has no level {name!r}; {nearest(name, self.names)}")
 
 
 @dataclass(frozen=True)
-class Features:
-    """What an encoder gives: `maps` level -> B x C x H/s x W/s, `vectors` level -> B x D."""
+class View:
+    """What of the picture an encoder saw.
 
-    maps: Mapping[str, Tensor]
-    vectors: Mapping[str, Tensor] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class TaskSpec:
-    """What a head answers for one task, and in which unit; a unit is never guessed.
-
-    channels: of the map B channels H W (or, for `classes`, of the vector B channels). unit: logit (semantics, classes,
-    edges), metre, canonical or relative (depth; canonical: metres as one pinned camera would need them, see
-    `camera.geometry`), direction (normals: unit vectors, x right, y down, z forward, so those of what
-    is seen have z < 0), srgb (pictures, around [0, 1]). classes: names, one for each channel, where channels are
-    classes.
+    size: height and width of the encoder's input, padding included. scale, offset: a point (y, x) of the picture, in
+    pixels from its upper left corner, lies at scale * point + offset in that input. Native: scale 1, offset 0, padded
+    at the bottom and right.
     """
 
-    name: str
-    channels: int
-    unit: Unit
-    classes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Intrinsics:
-    """A pinhole camera in pixels: focal lengths and principal point. The centre of the upper left pixel is (0, 0)."""
-
-    fx: float
-    fy: float
-    cx: float
-    cy: float
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One picture and what is known of it.
-
-    frame: the picture, C x H x W. targets: task -> C x H x W, float32 in the TaskSpec's unit, but semantics 1 x H x W
-    int64 class ids, and edges 1 x H x W the share of annotators that drew an edge there, [0, 1]; for `classes` a
-    single int64 id, shape (). valid: task -> bool H x W, false where the target says nothing (and holds 0). A task
-    without a target is not in either. camera: of the picture as it is here, None when unknown.
-    """
-
-    name: str
-    frame: Frame
-    targets: Mapping[str, Tensor]
-    valid: Mapping[str, Tensor]
-    camera: Intrinsics | None = None
+    size: Size
+    scale: tuple[float, float] = (1.0, 1.0)
+    offset: tuple[float, float] = (0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -198,26 +180,89 @@ class Failure:
     message: str
 
 
-class Encoder(Protocol):
-    """Pixels to features. B C H W with H, W multiples of `spec.grid`; a function of its arguments."""
+@dataclass(frozen=True)
+class TaskSpec:
+    """What a head answers for one task, and in which unit; a unit is never guessed.
 
-    spec: FeatureSpec
-    accepts: Kind
+    channels: of the map B channels H W (or, for `classes`, of the vector B channels). unit: logit (semantics, classes,
+    edges), metre, canonical or relative (depth; canonical: metres as one pinned camera would need them, see
+    `geometry.pinhole`), direction (normals: unit vectors, x right, y down, z forward, so those of what
+    is seen have z < 0), srgb (pictures, around [0, 1]). classes: names, one for each channel, where channels are
+    classes.
+    """
+
+    name: str
+    channels: int
+    unit: Unit
+    classes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Intrinsics:
+    """A pinhole camera in pixels: focal lengths and principal point. The centre of the upper left pixel is (0, 0)."""
+
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One picture and what is known of it.
+
+    frame: the picture, C x H x W. targets: task -> C x H x W, float32 in the TaskSpec's unit, but semantics 1 x H x W
+    int64 class ids, and edges 1 x H x W the share of annotators that drew an edge there, [0, 1]; for `classes` a
+    single int64 id, shape (). valid: task -> bool H x W, false where the target says nothing (and holds 0). A task
+    without a target is not in either. camera: of the picture as it is here, None when unknown.
+    """
+
+    name: str
+    frame: Frame
+    targets: Mapping[str, Tensor]
+    valid: Mapping[str, Tensor]
+    camera: Intrinsics | None = None
+
+
+class Encoder(Protocol):
+    """Pixels to features: B C H W in [0, 1], H and W multiples of `space.grid`; a function of its arguments.
+
+    margin: pixels around a place that can change a feature there, a multiple of the grid; None: the whole picture can,
+    so it is never cut into tiles. view: how a picture is fitted: "native", "longest:518", "square:224".
+    id: weights, preprocessing and view in one word (provenance).
+    """
+
+    space: Space
+    accepts: Accepts
+    margin: int | None
+    view: str
+    id: str
 
     def __call__(self, pixels: Tensor, condition: Tensor | None = None) -> Features: ...
 
 
-class Head(Protocol):
-    """Stored features to the answers of one task or several: task -> B C h w, the size of a level or of the picture.
+class Deriver(Protocol):
+    """Stored levels of a space to further levels of a space, without pixels. reads: what it needs. id: provenance."""
 
-    reads: the levels it needs, of the space `space`. sees: pixels around a place that can change what it answers
-    there, a multiple of the grid; None: the whole picture can. A function of its arguments; it sees no pixel.
+    space: Space  # of what it reads
+    reads: tuple[str, ...]
+    gives: Space  # the space, and levels, that it adds; may be the same space
+    id: str
+
+    def __call__(self, features: Features) -> Features: ...
+
+
+class Head(Protocol):
+    """Stored features to the answers of one task or several: task -> B C h w, or B C for a task of whole pictures.
+
+    reads: the levels it needs of the space `space`; no other is fetched or decoded. margin: pixels around a place that
+    can change what it answers there; None: the whole picture. A function of its arguments; it sees no pixel.
     """
 
     space: str
     reads: tuple[str, ...]
     tasks: tuple[TaskSpec, ...]
-    sees: int | None
+    margin: int | None
 
     def __call__(self, features: Features) -> dict[str, Tensor]: ...
 
@@ -226,7 +271,7 @@ class Codec(Protocol):
     """Features of one image or tile to bytes per level, and back. Symbols are exact on every machine."""
 
     name: str
-    spec: FeatureSpec
+    spec: Space
     tables: str
 
     def compress(self, features: Features, quality: int) -> dict[str, bytes]: ...

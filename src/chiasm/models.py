@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from chiasm.codecs.transform import TransformCodec
-    from chiasm.contracts import FeatureSpec, Kind
+    from chiasm.contracts import Accepts, Space
     from chiasm.encoders.ns import SpaceEncoder
     from chiasm.heads.reconstruct import ReconstructHead
     from chiasm.heads.saved import HeadModule
@@ -46,7 +46,7 @@ class Entry:
     role: str
     file: str = ""
     width: int = 64
-    accepts: Kind = "rgb"
+    accepts: Accepts = "rgb"
     raw: str = ""
     tasks: tuple[str, ...] = ()
 
@@ -122,12 +122,12 @@ def reconstructor(name: str) -> ReconstructHead:
     return _filled(lambda: ReconstructHead(NS, chosen.width), chosen, "decoder.")
 
 
-def spec(space: str) -> FeatureSpec:
+def spec(space: str) -> Space:
     """The levels of a space. Raises ModelError naming the nearest one."""
     from chiasm.encoders.ns import NS
 
-    if space != NS.space:
-        raise ModelError(f"no space called {space!r}; {nearest(space, [NS.space])}")
+    if space != NS.name:
+        raise ModelError(f"no space called {space!r}; {nearest(space, [NS.name])}")
     return NS
 
 

@@ -126,7 +126,7 @@ def test_evaluate_dense_writes_a_report_and_its_sheet(call, tmp_path, monkeypatc
     def heads_of(protocol, space):
         road = torch.arange(len(protocol.classes)) == 3
         return lambda features: {
-            "semantics": road.float()[None, :, None, None] + 0 * features.maps["context"][:, : len(road)]
+            "semantics": road.float()[None, :, None, None] + 0 * features["context"][:, : len(road)]
         }
 
     monkeypatch.setattr("chiasm.evaluation.protocols.dense.heads_of", heads_of)

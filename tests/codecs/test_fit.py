@@ -12,12 +12,12 @@ from chiasm.codecs import entropy
 from chiasm.codecs.fit import CLASSES, Plan, fit, normalised, smoothed
 from chiasm.codecs.tables import Tables
 from chiasm.codecs.transform import TransformCodec
-from chiasm.contracts import Features, FeatureSpec, Level
+from chiasm.contracts import Features, Level, Space
 from chiasm.features.plane import double
 
 pytest.importorskip("scipy")
 
-SPEC = FeatureSpec("fitted-1", (Level("context", 6, 4), Level("detail", 6, 2)))
+SPEC = Space("fitted-1", (Level("context", 6, 4), Level("detail", 6, 2)), 4)
 PLAN = Plan(("", "context"), (2, 0), tuple((s, s) for s in (4.0, 3.0, 2.25, 1.7, 1.3, 1.0, 0.75, 0.5)))
 
 
@@ -33,9 +33,7 @@ def features(seed: int) -> Features:
     parts = torch.cat([smooth, noise(16) * 5, noise(16), *(noise(16) * 0.02 for _ in range(3))], 1)
     context = torch.einsum("ck,bkhw->bchw", mix, parts) + 3
     fine = torch.cat([noise(32) * 3 * (noise(32) > 1), *(noise(32) * 0.02 for _ in range(5))], 1)
-    return Features(
-        {"context": context, "detail": double(context) + torch.einsum("ck,bkhw->bchw", mix, fine)}
-    )
+    return {"context": context, "detail": double(context) + torch.einsum("ck,bkhw->bchw", mix, fine)}
 
 
 @pytest.fixture(scope="module")
@@ -70,9 +68,9 @@ def test_finer_qualities_take_more_bytes_and_leave_less_error(fitted):
     codec, picture, bytes_, errors = TransformCodec(fitted), features(8), [], []
     for quality in range(1, 9):
         streams = codec.compress(picture, quality)
-        decoded = codec.decompress(streams, (64, 64), quality).maps
+        decoded = codec.decompress(streams, (64, 64), quality)
         bytes_.append(sum(map(len, streams.values())))
-        errors.append(sum((decoded[name] - x).square().mean().item() for name, x in picture.maps.items()))
+        errors.append(sum((decoded[name] - x).square().mean().item() for name, x in picture.items()))
     assert bytes_ == sorted(bytes_)
     assert errors == sorted(errors, reverse=True)
     assert len(set(bytes_)) == 8

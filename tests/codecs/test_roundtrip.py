@@ -14,7 +14,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from chiasm.codecs import entropy
 from chiasm.codecs.bands import LARGEST, Symbols, band_shapes, coefficients, quantise
 from chiasm.codecs.transform import TransformCodec
-from chiasm.contracts import Features
 from chiasm.errors import PacketError
 
 ODD_SIZES = [(4, 4), (4, 12), (20, 28), (4, 400), (400, 4), (68, 52), (36, 132)]
@@ -107,7 +106,7 @@ def test_means_that_jump_as_far_as_they_can_come_back(codec, tables):
         maps = {x.name: torch.zeros(1, 8, size[0] // x.stride, size[1] // x.stride) for x in tables.levels}
         maps["context"][..., ::16, 8:] = sign * 1e7
         maps["context"][..., 16:, :8] = -sign * 1e7
-        symbols = quantise(coefficients(Features(maps), tables), tables, 8)
+        symbols = quantise(coefficients(maps, tables), tables, 8)
         largest = max(int(np.abs(x).max()) for bands in symbols.values() for x in bands)
         assert LARGEST // 2 < largest <= LARGEST
         assert there_and_back(codec, symbols, size, 8) > 0
@@ -118,7 +117,7 @@ def test_features_that_are_not_finite_are_an_error(codec, value):
     maps = {"context": torch.zeros(1, 8, 4, 4), "detail": torch.zeros(1, 8, 8, 8)}
     maps["context"][0, 3, 1, 2] = value
     with pytest.raises(PacketError, match="not finite"):
-        codec.compress(Features(maps), 5)
+        codec.compress(maps, 5)
 
 
 def test_context_decodes_without_detail_to_the_very_same(codec, make_symbols):
@@ -127,7 +126,7 @@ def test_context_decodes_without_detail_to_the_very_same(codec, make_symbols):
     both, alone = codec.encode(symbols, 5), codec.encode({"context": symbols["context"]}, 5)
     assert alone == {"context": both["context"]}
     assert equal(codec.decode(alone, size, 5), {"context": symbols["context"]}) > 0
-    maps = codec.decompress(both, size, 5).maps["context"], codec.decompress(alone, size, 5).maps["context"]
+    maps = codec.decompress(both, size, 5)["context"], codec.decompress(alone, size, 5)["context"]
     assert torch.equal(*maps)
 
 
@@ -138,7 +137,7 @@ def test_detail_without_context_is_an_error_that_says_so(codec, make_symbols):
     with pytest.raises(PacketError, match="'detail' is coded on top of 'context', which is missing"):
         codec.decode(streams, size, 5)
     with pytest.raises(PacketError, match="'detail' is coded on top of 'context', which is missing"):
-        codec.compress(Features({"detail": torch.zeros(1, 8, 6, 10)}), 5)
+        codec.compress({"detail": torch.zeros(1, 8, 6, 10)}, 5)
 
 
 def test_an_unknown_level_is_an_error_that_names_the_nearest(codec):
@@ -148,7 +147,7 @@ def test_an_unknown_level_is_an_error_that_names_the_nearest(codec):
 
 @pytest.mark.parametrize("quality", [0, 9, -1, 255])
 def test_a_quality_out_of_range_is_an_error_that_says_the_range(codec, make_symbols, quality):
-    features = Features({"context": torch.zeros(1, 8, 1, 1)})
+    features = {"context": torch.zeros(1, 8, 1, 1)}
     for attempt in (
         lambda: codec.compress(features, quality),
         lambda: codec.decode(codec.encode(make_symbols((4, 4)), 5), (4, 4), quality),
@@ -178,12 +177,12 @@ def test_decoding_to_symbols_calls_no_torch_at_all(codec, make_symbols):
 def test_compressing_and_synthesis_are_float32_under_autocast_too(codec):
     maps = {"context": torch.linspace(-9, 9, 8 * 63).reshape(1, 8, 7, 9)}
     maps["detail"] = torch.linspace(-9, 9, 8 * 252).sin().reshape(1, 8, 14, 18)
-    plain = codec.compress(Features(maps), 8)
+    plain = codec.compress(maps, 8)
     with torch.autocast("cpu", torch.bfloat16):
-        cast = codec.compress(Features(maps), 8)
-        decoded = codec.decompress(cast, (28, 36), 8).maps
+        cast = codec.compress(maps, 8)
+        decoded = codec.decompress(cast, (28, 36), 8)
     assert cast == plain
-    wanted = codec.decompress(plain, (28, 36), 8).maps
+    wanted = codec.decompress(plain, (28, 36), 8)
     assert len(decoded) == 2
     assert all(torch.equal(x, wanted[name]) and x.dtype == torch.float32 for name, x in decoded.items())
 
@@ -238,7 +237,7 @@ def test_what_is_decoded_is_near_what_was_coded(codec, tables, quality):
     maps["detail"] = maps["detail"] + torch.nn.functional.interpolate(
         maps["context"], scale_factor=2.0, mode="bilinear"
     )
-    decoded = codec.decompress(codec.compress(Features(maps), quality), size, quality).maps
+    decoded = codec.decompress(codec.compress(maps, quality), size, quality)
     step = float(tables.steps[quality - 1, 0])
     errors = {name: (decoded[name] - x).square().mean().sqrt().item() for name, x in maps.items()}
     assert len(errors) == 2

@@ -31,7 +31,7 @@ def test_pixels_beyond_the_receptive_field_change_nothing(encoder, corner):
     compared = 0
     for level in NS.levels:
         part = (..., *window.at(level.stride))
-        torch.testing.assert_close(encoder(seen).maps[level.name][part], encoder(x).maps[level.name][part])
+        torch.testing.assert_close(encoder(seen)[level.name][part], encoder(x)[level.name][part])
         compared += 1
     assert compared == 2
 
@@ -41,8 +41,8 @@ def test_a_tile_with_its_margin_is_encoded_as_within_the_picture(encoder):
     window = Window(32, 40, 64, 68)
     outer = window.grown(RECEPTIVE_FIELD[encoder.accepts], (96, 96))
     for level in NS.levels:
-        whole = encoder(x).maps[level.name][..., *window.at(level.stride)]
-        tile = encoder(x[..., *outer.at(1)]).maps[level.name][..., *window.within(outer).at(level.stride)]
+        whole = encoder(x)[level.name][..., *window.at(level.stride)]
+        tile = encoder(x[..., *outer.at(1)])[level.name][..., *window.within(outer).at(level.stride)]
         torch.testing.assert_close(tile, whole, rtol=1e-4, atol=1e-4)
 
 
@@ -51,7 +51,7 @@ def test_the_receptive_field_is_no_larger_than_needed(encoder):
     moved = x.clone()
     far = RECEPTIVE_FIELD[encoder.accepts]
     moved[..., 32 - far : 36 - far, :] += 0.5
-    changed = (encoder(moved).maps["detail"] - encoder(x).maps["detail"]).abs().amax(dim=(0, 1, 3))
+    changed = (encoder(moved)["detail"] - encoder(x)["detail"]).abs().amax(dim=(0, 1, 3))
     assert changed[16] > 0
     assert far % NS.grid == 0
 
@@ -60,7 +60,7 @@ def test_untrained_the_space_is_two_wavelet_steps_and_the_detail_holds_the_conte
     encoder = SpaceEncoder("rgb", width=16).eval()
     x = torch.full((1, 3, 32, 32), 0.75)
     with torch.no_grad():
-        maps = encoder(x).maps
+        maps = encoder(x)
     inner = maps["context"][0, :, 3:5, 3:5]
     assert inner[0].mean() > 1.0  # grey
     assert inner[1:].abs().max() < 0.05  # no colour, no edge
@@ -70,13 +70,13 @@ def test_untrained_the_space_is_two_wavelet_steps_and_the_detail_holds_the_conte
 
 def test_the_detail_is_conditioned_on_the_context(encoder):
     x = torch.rand(1, CHANNELS[encoder.accepts], 32, 32)
-    before = encoder(x).maps["detail"]
+    before = encoder(x)["detail"]
     encoder.context.bias += 1.0
-    assert not torch.allclose(encoder(x).maps["detail"], before)
+    assert not torch.allclose(encoder(x)["detail"], before)
 
 
 def test_the_raw_stem_reads_one_channel_into_the_same_space():
-    maps = SpaceEncoder("raw", width=8).eval()(torch.rand(2, 1, 16, 24)).maps
+    maps = SpaceEncoder("raw", width=8).eval()(torch.rand(2, 1, 16, 24))
     assert {name: tuple(x.shape) for name, x in maps.items()} == {
         "context": (2, 64, 4, 6),
         "detail": (2, 64, 8, 12),
@@ -101,7 +101,7 @@ def test_with_perfect_demosaicing_a_mosaic_is_split_as_a_picture_is():
         for pixel in range(4):  # each pixel of a cell takes its own value for all its colours
             raw.split.linear.weight[3 * pixel : 3 * pixel + 3, pixel, 2, 2] = 1.0
         linear = torch.rand(2, 1, 16, 20)
-        seen, wanted = raw(linear).maps, rgb(to_srgb(linear).expand(2, 3, 16, 20)).maps
+        seen, wanted = raw(linear), rgb(to_srgb(linear).expand(2, 3, 16, 20))
     for name in NS.names:
         torch.testing.assert_close(seen[name], wanted[name], rtol=1e-4, atol=1e-4)
 
@@ -117,12 +117,12 @@ def test_a_mosaic_encoder_hears_the_colour_matrix_at_once_and_the_rest_once_it_h
     noisier[:, 9:] += 1.0
     redder[:, 0] += 0.5
     for name in NS.names:
-        plain = encoder(mosaic).maps[name]
-        torch.testing.assert_close(encoder(mosaic, noisier).maps[name], plain)
-        assert (encoder(mosaic, redder).maps[name] - plain).abs().max() > 0.1
+        plain = encoder(mosaic)[name]
+        torch.testing.assert_close(encoder(mosaic, noisier)[name], plain)
+        assert (encoder(mosaic, redder)[name] - plain).abs().max() > 0.1
     encoder.told.weight.normal_(std=0.3)
     for name in NS.names:
-        assert (encoder(mosaic).maps[name] - encoder(mosaic, noisier).maps[name]).abs().max() > 0.1
+        assert (encoder(mosaic)[name] - encoder(mosaic, noisier)[name]).abs().max() > 0.1
 
 
 def test_each_mosaic_of_a_batch_has_its_own_condition():
@@ -131,8 +131,8 @@ def test_each_mosaic_of_a_batch_has_its_own_condition():
     for parameter in encoder.parameters():
         parameter.normal_(std=0.2)
     mosaic, condition = torch.rand(3, 1, 16, 20), torch.randn(3, 13)
-    together = encoder(mosaic, condition).maps
+    together = encoder(mosaic, condition)
     for index in range(3):
-        alone = encoder(mosaic[index : index + 1], condition[index : index + 1]).maps
+        alone = encoder(mosaic[index : index + 1], condition[index : index + 1])
         for name in NS.names:
             torch.testing.assert_close(alone[name][0], together[name][index], rtol=1e-4, atol=1e-4)

@@ -40,7 +40,7 @@ def pictures(make_picture: MakePicture) -> list[Picture]:
 
 def averaged(pixels: Tensor) -> Features:
     """Average pooling: exactly equivariant to flips, quarter turns and whole cells of translation."""
-    return Features({level: F.avg_pool2d(pixels, stride) for level, stride in CELLS.items()})
+    return {level: F.avg_pool2d(pixels, stride) for level, stride in CELLS.items()}
 
 
 def half_off(pixels: Tensor) -> Features:
@@ -50,9 +50,9 @@ def half_off(pixels: Tensor) -> Features:
 
 def enlarged(features: Features) -> Tensor:
     """The decoder of `averaged`: the finest level there is, bilinearly enlarged."""
-    level = "detail" if "detail" in features.maps else "context"
+    level = "detail" if "detail" in features else "context"
     return F.interpolate(
-        features.maps[level], scale_factor=CELLS[level], mode="bilinear", align_corners=False
+        features[level], scale_factor=CELLS[level], mode="bilinear", align_corners=False
     )
 
 

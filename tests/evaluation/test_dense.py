@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from chiasm.contracts import Features, Frame, Intrinsics, Sample
+from chiasm.contracts import Frame, Intrinsics, Sample
 from chiasm.datasets.augment import canonical
 from chiasm.errors import ConfigError, ShapeError
 from chiasm.evaluation.baselines.priors import CONSTANT, MEDIAN, POSITION, priors
@@ -141,15 +141,15 @@ def test_our_way_pads_codes_and_crops():
 
     def encode(pixels):
         seen.append(tuple(pixels.shape[-2:]))
-        return Features({"context": F.avg_pool2d(pixels, 4)})
+        return {"context": F.avg_pool2d(pixels, 4)}
 
     def coded(features, quality):
-        return Features({name: x + quality for name, x in features.maps.items()})
+        return {name: x + quality for name, x in features.items()}
 
     pipeline = SimpleNamespace(
         coder=SimpleNamespace(encode=encode), coded=coded, smaller=lambda x, factor: x, spec=SimpleNamespace(grid=4)
     )
-    heads = joined([lambda x: {"depth": x.maps["context"][:, :1]}, lambda x: {"edges": x.maps["context"][:, 1:2]}])
+    heads = joined([lambda x: {"depth": x["context"][:, :1]}, lambda x: {"edges": x["context"][:, 1:2]}])
     pixels = torch.full((1, 3, 10, 13), 0.25)
     found = predictor(pipeline, heads)(pixels)
     assert seen == [(12, 16)]
@@ -165,10 +165,10 @@ def test_large_pictures_are_seen_as_predict_sees_them():
     def encode(pixels, factor):
         seen.append((tuple(pixels.shape[-2:]), factor))
         whole = padded((pixels.shape[-2], pixels.shape[-1]), 4 * factor)
-        return Features({"context": F.avg_pool2d(pad(pixels, whole), 4 * factor)})
+        return {"context": F.avg_pool2d(pad(pixels, whole), 4 * factor)}
 
     def head(features):
-        return {"depth": features.maps["context"][:, :1], "edges": features.maps["context"][:, 1:2]}
+        return {"depth": features["context"][:, :1], "edges": features["context"][:, 1:2]}
 
     found = reading(encode, head, 4)(torch.full((1, 3, 10, 1300), 0.5))
     assert seen == [((12, 1300), 4)]

@@ -1,7 +1,6 @@
 import pytest
 import torch
 
-from chiasm.contracts import Features
 from chiasm.errors import ShapeError
 from chiasm.evaluation.meters.distances import Distance, distance, spread
 from chiasm.evaluation.meters.motions import MOTIONS
@@ -22,7 +21,7 @@ def test_the_unit_is_the_mean_distance_over_pairs_of_pictures(make_picture):
     pictures = [make_picture(seed, (32, 32)) for seed in range(3)]
     a, b, c = (picture.batch for picture in pictures)
     wanted = sum(float((x - y).abs().mean()) for x, y in ((a, b), (a, c), (b, c))) / 3
-    found = spread(lambda pixels: Features({"pixels": pixels}), pictures)
+    found = spread(lambda pixels: {"pixels": pixels}, pictures)
     assert found["pixels"].l1 == pytest.approx(wanted, abs=1e-6)
 
 
@@ -60,7 +59,7 @@ def test_resampled_motions_cost_a_smooth_space_little_and_drawing_is_scored(exac
 
 def test_the_scale_of_a_space_does_not_change_its_score(offset_encoder, pictures):
     def louder(pixels):
-        return Features({level: 100 * values for level, values in offset_encoder(pixels).maps.items()})
+        return {level: 100 * values for level, values in offset_encoder(pixels).items()}
 
     one, other = (equivariance(encode, None, pictures, EXACT[:1], 16) for encode in (offset_encoder, louder))
     assert one.levels["detail"].l1 == pytest.approx(other.levels["detail"].l1, rel=1e-4)
@@ -70,7 +69,7 @@ def test_a_constant_space_a_single_picture_and_too_small_pictures_are_refused(
     exact_encoder, pictures, make_picture
 ):
     with pytest.raises(ShapeError, match="constant"):
-        equivariance(lambda pixels: Features({"context": 0 * pixels}), None, pictures, EXACT[:1], 16)
+        equivariance(lambda pixels: {"context": 0 * pixels}, None, pictures, EXACT[:1], 16)
     with pytest.raises(ShapeError, match="at least 2"):
         equivariance(exact_encoder, None, pictures[:1], EXACT[:1], 16)
     with pytest.raises(ShapeError, match="larger pictures"):

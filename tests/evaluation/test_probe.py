@@ -2,7 +2,6 @@ import pytest
 import torch
 from PIL import Image
 
-from chiasm.contracts import Features
 from chiasm.errors import ImageError, ShapeError
 from chiasm.evaluation.protocols.pictures import Picture
 from chiasm.evaluation.protocols.probe import (
@@ -64,13 +63,13 @@ def test_the_scale_of_the_inputs_does_not_matter(scenes):
 
 
 def test_stacking_puts_each_finer_cell_into_its_block():
-    features = Features({"context": torch.rand(1, 64, 2, 3), "detail": torch.rand(1, 64, 4, 6)})
+    features = {"context": torch.rand(1, 64, 2, 3), "detail": torch.rand(1, 64, 4, 6)}
     inputs = stacked(features, 8)
     assert inputs.shape == (1, 320, 2, 3)
-    assert torch.equal(inputs[0, :64], features.maps["context"][0])
-    assert torch.equal(inputs[0, 64:68, 1, 2], features.maps["detail"][0, 0, 2:, 4:].flatten())
+    assert torch.equal(inputs[0, :64], features["context"][0])
+    assert torch.equal(inputs[0, 64:68, 1, 2], features["detail"][0, 0, 2:, 4:].flatten())
     with pytest.raises(ShapeError, match="tokens"):
-        stacked(Features({"tokens": torch.rand(1, 8, 1, 1)}), 16)
+        stacked({"tokens": torch.rand(1, 8, 1, 1)}, 16)
 
 
 def test_a_blocks_target_is_the_share_of_its_pixels():

@@ -6,7 +6,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from chiasm.contracts import Features
 from chiasm.evaluation.protocols.pictures import Picture
 from chiasm.evaluation.protocols.raw import CASES, CLEAN, RawSpace, cases, evaluate_raw
 from chiasm.evaluation.reports.files import write_raw
@@ -23,7 +22,7 @@ def photographs(count: int = 4) -> list[Picture]:
 
 
 def photograph_space(pixels):
-    return Features({"context": F.avg_pool2d(pixels, 4), "detail": F.pixel_unshuffle(pixels, 2)})
+    return {"context": F.avg_pool2d(pixels, 4), "detail": F.pixel_unshuffle(pixels, 2)}
 
 
 def bilinear_space(mosaic, condition):
@@ -35,7 +34,7 @@ def bilinear_space(mosaic, condition):
 
 
 def drawn(features):
-    return F.pixel_shuffle(features.maps["detail"], 2)
+    return F.pixel_shuffle(features["detail"], 2)
 
 
 SPACE = RawSpace(bilinear_space, photograph_space, drawn, lambda features, quality: features)

@@ -1,7 +1,6 @@
 import pytest
 import torch
 
-from chiasm.contracts import Features
 from chiasm.evaluation.protocols.pictures import Picture
 from chiasm.evaluation.protocols.shift import (
     SHIFTS,
@@ -43,7 +42,7 @@ def test_brightness_scales_and_clips(grey):
 
 def test_the_unshuffled_space_has_the_shape_of_the_neural_one_and_keeps_lengths():
     pixels = torch.rand(1, 3, 16, 24, generator=torch.Generator().manual_seed(0))
-    maps = unshuffled_space()(pixels).maps
+    maps = unshuffled_space()(pixels)
     assert {level: tuple(values.shape) for level, values in maps.items()} == {
         "context": (1, 64, 4, 6),
         "detail": (1, 64, 8, 12),
@@ -74,7 +73,7 @@ def test_every_space_is_scored_on_every_shift_and_harder_ones_cost_more(pictures
 
 def test_a_space_that_ignores_brightness_is_rewarded_for_it(pictures):
     def edges(pixels):
-        return Features({"edges": (pixels[..., 1:] - pixels[..., :-1])})
+        return {"edges": (pixels[..., 1:] - pixels[..., :-1])}
 
     levels = shift_score(edges, pictures).shifts["brightness +20 %"]
     assert levels["edges"].l1 < shift_score(pixel_space, pictures).shifts["brightness +20 %"]["pixels"].l1

@@ -4,7 +4,6 @@ import pytest
 import torch
 from PIL import Image
 
-from chiasm.contracts import Features
 from chiasm.errors import ImageError, ShapeError
 from chiasm.evaluation.meters.metrics import psnr
 from chiasm.evaluation.protocols.pictures import Picture, cropped, find_set, read_folder
@@ -17,12 +16,12 @@ from chiasm.evaluation.reports.tables import space_tables
 
 def test_a_lossless_space_reaches_the_cap_and_the_coarse_level_stands_beside_bicubic(pictures):
     def encode(pixels):
-        return Features({"context": torch.nn.functional.avg_pool2d(pixels, 4), "detail": pixels})
+        return {"context": torch.nn.functional.avg_pool2d(pixels, 4), "detail": pixels}
 
     def decode(features):
-        if "detail" in features.maps:
-            return features.maps["detail"]
-        return torch.nn.functional.interpolate(features.maps["context"], scale_factor=4, mode="bicubic")
+        if "detail" in features:
+            return features["detail"]
+        return torch.nn.functional.interpolate(features["context"], scale_factor=4, mode="bicubic")
 
     found = reconstruction(encode, decode, pictures)
     assert len(found.pictures) == 3

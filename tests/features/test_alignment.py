@@ -1,7 +1,6 @@
 import pytest
 import torch
 
-from chiasm.contracts import Features
 from chiasm.features.alignment import COARSE, EDGES, FINER, FLOOR, Alignment
 from chiasm.features.plane import double
 
@@ -30,12 +29,12 @@ def test_parts_undo_features_exactly(alignment):
 
 def test_detail_holds_the_doubled_context_that_is_stored(alignment):
     features = alignment.features(*parts())
-    rest = features.maps["detail"] - double(features.maps["context"])
+    rest = features["detail"] - double(features["context"])
     assert torch.allclose(rest, alignment.amplitudes()[1] * parts()[1], atol=1e-5)
 
 
 def test_nothing_is_finer_without_detail(alignment):
-    context, finer = alignment.parts(Features({"context": parts()[0]}))
+    context, finer = alignment.parts({"context": parts()[0]})
     assert context.shape == (2, 64, 3, 4)
     assert finer.shape == (2, 64, 6, 8)
     assert not finer.any()

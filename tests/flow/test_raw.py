@@ -57,7 +57,7 @@ def test_photographs_and_mosaics_live_in_one_store_and_one_space(writer, save, s
     assert writer.store.stats().sensors == {str(mosaic.sensor): 2}
     for path in paths:
         assert writer.reconstruct(str(path)).shape == (*records[str(path)].packet.size, 3)
-        assert set(writer.features(str(path)).maps) == {"context", "detail"}
+        assert set(writer.features(str(path))) == {"context", "detail"}
 
 
 def test_a_second_run_knows_mosaics_too(writer, save, save_raw):
@@ -90,7 +90,7 @@ def test_a_changed_description_is_another_picture_and_a_corrected_one_is_tried_a
 def test_features_of_a_mosaic_in_tiles_are_those_of_the_whole(plain, save_raw, monkeypatch):
     shot = decode(save_raw("wide", 90, 134))
     size = padded(shot.size, 4)
-    whole = dict(plain.coder._encoded([shot], [shot.tile(0, 0, *shot.size)], size).maps)
+    whole = dict(plain.coder._encoded([shot], [shot.tile(0, 0, *shot.size)], size))
     monkeypatch.setattr(coder_module, "TILE", 48)
     found = list(plain.coder._tiles(shot, size))
     assert len(found) == 6

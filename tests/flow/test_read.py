@@ -11,7 +11,6 @@ import torch
 from PIL import Image
 
 from chiasm.codecs import packet as bitstream
-from chiasm.contracts import Features
 from chiasm.encoders.ns import NS
 from chiasm.errors import PacketError, ShapeError, StoreError
 from chiasm.features.layout import padded
@@ -34,8 +33,8 @@ def test_features_become_smaller_as_stored_ones_do(writer, save):
     assert factor == 2
     grown = torch.nn.functional.pad(read(path).pixels[None], (0, 2, 0, 2), mode="replicate")
     found = writer.smaller(writer.coded(writer.coder.encode(grown), 6), factor)
-    for name, x in working.maps.items():
-        torch.testing.assert_close(found.maps[name], x, atol=1e-3, rtol=0)
+    for name, x in working.items():
+        torch.testing.assert_close(found[name], x, atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -48,7 +47,7 @@ def test_a_picture_of_any_size_is_encoded_stored_and_drawn(writer, save, similar
     assert drawn.dtype == np.uint8
     assert similarity(drawn, pixels(path)) > 25
     height, width = padded(size, 4)
-    maps = writer.features(key).maps
+    maps = writer.features(key)
     for level in NS.levels:
         assert maps[level.name].shape == (1, 64, height // level.stride, width // level.stride)
         assert maps[level.name].dtype == torch.float32
@@ -61,7 +60,7 @@ def test_both_precisions_round_trip(store, save, similarity, precision):
     with Pipeline.load("test-space", store=store, writable=True, precision=precision) as pipeline:
         pipeline.encode([path], quality=8, workers=0)
         assert similarity(pipeline.reconstruct(pipeline.keys()[0]), pixels(path)) > 30
-        assert pipeline.features(pipeline.keys()[0]).maps["detail"].dtype == torch.float32
+        assert pipeline.features(pipeline.keys()[0])["detail"].dtype == torch.float32
 
 
 def test_a_finer_quality_costs_more_and_looks_better(plain, save, similarity):
@@ -129,11 +128,11 @@ def test_a_record_that_cannot_be_decoded_is_told_why(writer, save):
 def test_features_gives_the_levels_asked_for_and_the_same_ones(writer, save):
     writer.encode([save("a.png")], workers=0)
     key = writer.keys()[0]
-    both = writer.features(key).maps
+    both = writer.features(key)
     assert list(both) == ["context", "detail"]
     asked = 0
     for levels in (("context",), ("detail",), ("detail", "context")):
-        found = writer.features(key, levels).maps
+        found = writer.features(key, levels)
         assert set(found) == set(levels)
         assert all(torch.equal(found[name], both[name]) for name in levels)
         asked += 1
@@ -145,7 +144,7 @@ def test_a_store_of_context_has_no_byte_of_detail_and_says_so(writer, save):
     key = writer.keys()[0]
     assert set(summary.stream_bytes) == {"context"}
     assert writer.store.stats().level_bytes["detail"] == 0
-    assert set(writer.features(key).maps) == {"context"}
+    assert set(writer.features(key)) == {"context"}
     assert writer.reconstruct(key).shape == (36, 44, 3)
     for verb in (writer.features, writer.reconstruct):
         with pytest.raises(PacketError, match="level 'detail' is not in this packet, which holds context"):
@@ -209,7 +208,7 @@ class Recorder(SimpleNamespace):
 
     def compress(self, features, quality):
         self.seen.append(features)
-        return dict.fromkeys(features.maps, b"tile")
+        return dict.fromkeys(features, b"tile")
 
 
 def test_tiles_are_encoded_as_the_whole_picture_is(plain, save, monkeypatch):
@@ -218,10 +217,10 @@ def test_tiles_are_encoded_as_the_whole_picture_is(plain, save, monkeypatch):
     recorder = Recorder(seen=[])
     picture = read_picture(path)
     replace(plain.coder, codec=recorder).pack(picture, 5, NS.names)
-    whole = plain.coder.encode(padded_pixels(path)).maps
+    whole = plain.coder.encode(padded_pixels(path))
     assert len(recorder.seen) == 9
     for level in NS.levels:
-        tiles = [features.maps[level.name] for features in recorder.seen]
+        tiles = [features[level.name] for features in recorder.seen]
         rows = [torch.cat(tiles[start : start + 3], dim=3) for start in (0, 3, 6)]
         torch.testing.assert_close(torch.cat(rows, dim=2), whole[level.name], rtol=1e-4, atol=1e-3)
 
@@ -231,7 +230,7 @@ def test_tiles_are_drawn_as_the_whole_picture_is(plain, save, monkeypatch):
     packet, _ = bitstream.read(plain.pack(save("a.png", 150, 131)))
     assert packet.tile == 64
     features = plain.coder.unpack(packet)
-    whole = plain.draw(Features(features.maps))[0, :, :150, :131].clamp(0, 1).mul(255).round()
+    whole = plain.draw(features)[0, :, :150, :131].clamp(0, 1).mul(255).round()
     drawn = torch.from_numpy(plain.coder.draw(packet, plain.draw)).permute(2, 0, 1)
     assert (drawn.float() - whole).abs().max() <= 1
 

@@ -98,7 +98,7 @@ def test_every_golden_synthesises_its_features_within_the_tolerance(folder, gene
     coder, compared = PictureCoder(generator.SPEC, lambda x: x, codec), 0
     for golden in generator.GOLDENS:
         packet, _ = bitstream.read((folder / f"{golden.name}.chm").read_bytes())
-        for name, x in coder.unpack(packet).maps.items():
+        for name, x in coder.unpack(packet).items():
             wanted = expected[f"{golden.name}/features/{name}"]
             assert x.dtype == torch.float32
             gap = np.abs(generator.sampled(x.numpy()) - wanted).max()

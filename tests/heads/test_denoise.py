@@ -17,12 +17,10 @@ MOST = 443_000  # parameters of the paper's denoise decoder (arXiv:2509.20481, t
 
 def features(height: int = 96, width: int = 96) -> Features:
     draws = torch.Generator().manual_seed(0)
-    return Features(
-        {
+    return {
             one.name: 3 * torch.randn(1, one.channels, height // one.stride, width // one.stride, generator=draws)
             for one in NS.levels
         }
-    )
 
 
 def test_it_is_no_larger_than_the_papers():
@@ -50,18 +48,18 @@ def test_features_beyond_the_receptive_field_change_nothing():
     given = features()
     window = Window(36, 32, 56, 60)
     outer = window.grown(RECEPTIVE_FIELD, (96, 96))
-    other = {name: torch.randn_like(x) for name, x in given.maps.items()}
+    other = {name: torch.randn_like(x) for name, x in given.items()}
     for level in NS.levels:
         place = (..., *outer.at(level.stride))
-        other[level.name][place] = given.maps[level.name][place]
+        other[level.name][place] = given[level.name][place]
     here = (..., *window.at(1))
-    found, wanted = (head(held)["denoise"][here] for held in (Features(other), given))
+    found, wanted = (head(held)["denoise"][here] for held in (other, given))
     torch.testing.assert_close(found, wanted)
 
 
 def test_detail_alone_is_refused():
     with pytest.raises(ShapeError, match="reads level 'context'"):
-        DenoiseHead(NS, 8)(Features({"detail": torch.zeros(1, 64, 8, 8)}))
+        DenoiseHead(NS, 8)({"detail": torch.zeros(1, 64, 8, 8)})
 
 
 def test_it_takes_noise_out_after_a_few_steps():

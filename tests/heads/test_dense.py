@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load, save
 from torch.utils.flop_counter import FlopCounterMode
 
-from chiasm.contracts import Features, FeatureSpec, Level, TaskSpec
+from chiasm.contracts import Features, Level, Space, TaskSpec
 from chiasm.encoders.ns import NS, SpaceEncoder
 from chiasm.errors import ModelError, ShapeError
 from chiasm.heads.denoise import DenoiseHead
@@ -29,7 +29,7 @@ KINDS = TaskSpec("classes", 3, "logit", ("cat", "dog", "newt"))
 def features(height: int, width: int, batch: int = 1) -> Features:
     draws = torch.Generator().manual_seed(height + width)
     shapes = {"context": (height // 4, width // 4), "detail": (height // 2, width // 2)}
-    return Features({name: 5 * torch.randn(batch, 64, *size, generator=draws) for name, size in shapes.items()})
+    return {name: 5 * torch.randn(batch, 64, *size, generator=draws) for name, size in shapes.items()}
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_answers_are_not_rounded_to_half_precision_with_the_convolutions(head):
 
 def test_a_picture_is_answered_alone_as_in_a_batch(head):
     together = features(64, 96, batch=3)
-    alone = Features({name: x[1:2] for name, x in together.maps.items()})
+    alone = {name: x[1:2] for name, x in together.items()}
     for task, x in head(alone).items():
         torch.testing.assert_close(x, head(together)[task][1:2], rtol=1e-4, atol=1e-4)
 
@@ -116,7 +116,7 @@ def test_folding_batch_norm_changes_no_answer(made):
 
 def test_a_missing_level_is_named(head):
     with pytest.raises(ShapeError, match="reads level 'detail', got context"):
-        head(Features({"context": torch.zeros(1, 64, 8, 8)}))
+        head({"context": torch.zeros(1, 64, 8, 8)})
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_a_head_comes_back_from_its_file(made):
     one.load_state_dict(halved)
     back = read_head(write_head(one), NS, "x")
     assert type(back) is type(one)
-    assert (back.tasks, back.space, back.sees) == (one.tasks, one.space, one.sees)
+    assert (back.tasks, back.space, back.margin) == (one.tasks, one.space, one.margin)
     assert not back.training
     given = features(64, 64)
     with torch.no_grad():
@@ -146,7 +146,7 @@ def test_a_head_comes_back_from_its_file(made):
 def test_files_that_are_no_head_of_this_space_are_refused():
     data = write_head(ClassifyHead(NS, (KINDS,)))
     assert about_head(data, "x")["kind"] == "classify"
-    other = FeatureSpec("ns-9", (Level("context", 64, 4), Level("detail", 64, 2)))
+    other = Space("ns-9", (Level("context", 64, 4), Level("detail", 64, 2)), 4)
     with pytest.raises(ModelError, match=r"mine\.safetensors reads space 'ns-1', these features are of 'ns-9'"):
         read_head(data, other, "mine.safetensors")
     for bad in (b"", b"1234", b"\xff" * 64, save({"a": torch.zeros(2)}), data[:2000]):

@@ -24,8 +24,7 @@ def head() -> ReconstructHead:
 
 
 def features(size: int = 96) -> Features:
-    maps = {level.name: torch.randn(1, 64, size // level.stride, size // level.stride) for level in NS.levels}
-    return Features(maps)
+    return {level.name: torch.randn(1, 64, size // level.stride, size // level.stride) for level in NS.levels}
 
 
 @pytest.mark.parametrize("corner", [(32, 32), (36, 28), (28, 36)])
@@ -35,14 +34,14 @@ def test_features_beyond_the_receptive_field_change_no_pixel(head, corner):
     outer = window.grown(RECEPTIVE_FIELD, (96, 96))
     for level in NS.levels:
         part = (..., *outer.at(level.stride))
-        other.maps[level.name][part] = whole.maps[level.name][part]
+        other[level.name][part] = whole[level.name][part]
     torch.testing.assert_close(head(other)[..., *window.at(1)], head(whole)[..., *window.at(1)])
 
 
 def test_a_tile_with_its_margin_is_drawn_as_within_the_picture(head):
     whole, window = features(), Window(32, 40, 64, 68)
     outer = window.grown(RECEPTIVE_FIELD, (96, 96))
-    tile = Features({level.name: whole.maps[level.name][..., *outer.at(level.stride)] for level in NS.levels})
+    tile = {level.name: whole[level.name][..., *outer.at(level.stride)] for level in NS.levels}
     drawn = head(tile)[..., *window.within(outer).at(1)]
     torch.testing.assert_close(drawn, head(whole)[..., *window.at(1)], rtol=1e-4, atol=1e-4)
 
@@ -56,13 +55,13 @@ def test_untrained_it_undoes_the_untrained_encoder():
 
 
 def test_without_detail_it_draws_as_if_nothing_were_finer(head):
-    context = features().maps["context"]
-    alone = head(Features({"context": context}))
-    torch.testing.assert_close(alone, head(Features({"context": context, "detail": double(context)})))
+    context = features()["context"]
+    alone = head({"context": context})
+    torch.testing.assert_close(alone, head({"context": context, "detail": double(context)}))
 
 
 def test_without_context_it_says_which_level_it_reads(head):
     with pytest.raises(ShapeError, match="reads level 'context', got detail"):
-        head(Features({"detail": torch.zeros(1, 64, 8, 8)}))
+        head({"detail": torch.zeros(1, 64, 8, 8)})
     with pytest.raises(ShapeError, match="got no level"):
-        head(Features({}))
+        head({})

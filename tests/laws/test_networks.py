@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from chiasm.contracts import Features
 from chiasm.encoders.ns import CHANNELS, SpaceEncoder
 from chiasm.errors import ShapeError
 from chiasm.features.layout import pad, padded
@@ -28,10 +27,10 @@ def test_every_level_has_the_shape_its_spec_says_at_odd_sizes(encoders, networks
     seen = []
     for name, encoder in encoders.items():
         for size in ODD:
-            height, width = padded(size, encoder.spec.grid)
-            maps = encoder(pixels(encoder, size)).maps
-            assert sorted(maps) == sorted(encoder.spec.names)
-            for level in encoder.spec.levels:
+            height, width = padded(size, encoder.space.grid)
+            maps = encoder(pixels(encoder, size))
+            assert sorted(maps) == sorted(encoder.space.names)
+            for level in encoder.space.levels:
                 shape = (1, level.channels, height // level.stride, width // level.stride)
                 assert tuple(maps[level.name].shape) == shape
             seen.append((name, size))
@@ -53,8 +52,8 @@ def test_one_frame_is_encoded_and_drawn_as_it_is_in_a_batch(encoders, decoders, 
     for name, encoder in encoders.items():
         x = pixels(encoder, (24, 36), batch=3)
         together, alone = encoder(x), encoder(x[1:2])
-        for level in encoder.spec.names:
-            close(alone.maps[level], together.maps[level][1:2])
+        for level in encoder.space.names:
+            close(alone[level], together[level][1:2])
         close(decoders[name](alone), decoders[name](together)[1:2])
         seen.append(name)
     assert seen == networks
@@ -64,8 +63,8 @@ def test_two_interleaved_sizes_give_the_same_answers(encoders, decoders, network
     seen = []
     for name, encoder in encoders.items():
         small, large = pixels(encoder, (12, 20)), pixels(encoder, (28, 16), seed=1)
-        first = [(encoder(x).maps, decoders[name](encoder(x))) for x in (small, large)]
-        again = [(encoder(x).maps, decoders[name](encoder(x))) for x in (small, large)]
+        first = [(encoder(x), decoders[name](encoder(x))) for x in (small, large)]
+        again = [(encoder(x), decoders[name](encoder(x))) for x in (small, large)]
         for (maps, drawn), (maps_again, drawn_again) in zip(first, again, strict=True):
             assert all(torch.equal(maps[level], maps_again[level]) for level in maps)
             assert torch.equal(drawn, drawn_again)
@@ -79,7 +78,7 @@ def test_everything_is_finite_float32_for_black_white_and_noise(encoders, decode
         noise = pixels(encoder, (16, 16))
         for x in (torch.zeros_like(noise), torch.ones_like(noise), noise):
             features = encoder(x)
-            for found in (*features.maps.values(), decoders[name](features)):
+            for found in (*features.values(), decoders[name](features)):
                 assert found.dtype == torch.float32
                 assert bool(found.isfinite().all())
                 seen += 1
@@ -111,7 +110,7 @@ def test_a_picture_is_recognisable_after_encoding_and_drawing(encoders, decoders
     for name in photographic:
         features = encoders[name](picture)
         drawn = decoders[name](features)
-        coarse = decoders[name](Features({"context": features.maps["context"]}))
+        coarse = decoders[name]({"context": features["context"]})
         assert (drawn - picture).abs().mean() < 0.02
         assert (coarse - picture).abs().mean() < 0.05
         seen.append(name)

@@ -24,7 +24,7 @@ def counting(pipeline, store):
         return pipeline.coder.encode(pixels)
 
     spec = pipeline.spec
-    held = open_store(store, "w", spec.space, spec.names)
+    held = open_store(store, "w", spec.name, spec.names)
     coder = replace(pipeline.coder, encode=encode)
     return Pipeline(coder, pipeline.draw, pipeline.halve, pipeline.feature_ids, held=held), calls
 
@@ -79,7 +79,7 @@ def test_reading_needs_no_source_file(pipelines, photos, tmp_path):
             assert reader.keys() == keys
             for key, picture in zip(keys, before, strict=True):
                 assert np.array_equal(reader.reconstruct(key), picture)
-                assert set(reader.features(key).maps) == set(reader.spec.names)
+                assert set(reader.features(key)) == set(reader.spec.names)
                 seen += 1
         away.rename(photos[0].parent)
     assert seen == len(pipelines) * len(photos)

@@ -29,8 +29,8 @@ def test_values_are_those_of_a_packet(shipped, quality):
     for index in range(2):
         alone = encoder.alignment.features(*(x[index : index + 1] for x in parts))
         wanted = pipeline.coded(alone, quality)
-        for name, x in wanted.maps.items():
-            assert torch.allclose(found.maps[name][index : index + 1], x, atol=1e-4), name
+        for name, x in wanted.items():
+            assert torch.allclose(found[name][index : index + 1], x, atol=1e-4), name
 
 
 def test_quality_0_leaves_a_picture_as_it_is(shipped):

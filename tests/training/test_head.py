@@ -67,7 +67,7 @@ def pipeline(place):
 
 def trained(pipeline: Pipeline, labels: Path, task: TaskSpec, out: Path, steps: int = 30):
     stored = Stored(pipeline, task, items_of(pipeline, labels, task), whole=task.name == "denoise")
-    head = fresh_head(pipeline.spec, task, models.beginnings(task.name, pipeline.spec.space))
+    head = fresh_head(pipeline.spec, task, models.beginnings(task.name, pipeline.spec.name))
     config = HeadConfig(steps=steps, batch=4, height=64, width=64, warmup=2, decay=0.8, rate=2e-3)
     recipe = HeadRecipe.load(config, stored, head)
     before = recipe.evaluate(recipe.modules().eval(), out, 0)
@@ -111,7 +111,7 @@ def test_windows_carry_their_targets(pipeline, place):
     seen = 0
     for seed in range(12):
         features, target, valid = stored.window(seed % COUNT, (48, 48), torch.Generator().manual_seed(seed))
-        bright = features.maps["context"][0, 0]
+        bright = features["context"][0, 0]
         small = torch.nn.functional.avg_pool2d((target * valid).float(), 4)[0, 0]
         known = torch.nn.functional.avg_pool2d(valid.float(), 4)[0, 0] == 1
         if 0.1 < small[known].mean() < 0.9:
@@ -133,7 +133,7 @@ def test_labels_of_a_large_picture_lie_where_its_small_features_are(tmp_path):
         features, target, valid = stored[0]
     assert target.shape == valid.shape == (1, 1, 32, 352)
     assert int(valid.sum()) == 32 * 350
-    bright = features.maps["detail"][0, 0].float() > 0
+    bright = features["detail"][0, 0].float() > 0
     assert torch.equal(bright, target[0, 0, ::2, 1::2] == 1)
 
 

@@ -15,7 +15,7 @@ TURNS = [Affine.of(degrees=90.0 * k, flip=flip) for k in range(4) for flip in (F
 
 
 def pooled(pixels: torch.Tensor) -> Features:
-    return Features({level.name: F.avg_pool2d(pixels, level.stride) for level in NS.levels})
+    return {level.name: F.avg_pool2d(pixels, level.stride) for level in NS.levels}
 
 
 def test_errors_are_on_the_scale_of_grey_levels():
@@ -51,6 +51,6 @@ def test_moved_pictures_drawn_exactly_have_no_decoded_error():
 def test_maps_move_by_the_translation_over_their_stride():
     shift = Affine.of()._replace(right=8.0)
     maps = {"context": torch.eye(8)[None, None], "detail": torch.eye(16)[None, None]}
-    moved = losses.moved(Features(maps), NS, shift)
-    torch.testing.assert_close(moved.maps["context"][0, 0, :, 2:], torch.eye(8)[:, :-2])
-    torch.testing.assert_close(moved.maps["detail"][0, 0, :, 4:], torch.eye(16)[:, :-4])
+    moved = losses.moved(maps, NS, shift)
+    torch.testing.assert_close(moved["context"][0, 0, :, 2:], torch.eye(8)[:, :-2])
+    torch.testing.assert_close(moved["detail"][0, 0, :, 4:], torch.eye(16)[:, :-4])

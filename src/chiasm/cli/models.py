@@ -195,7 +195,7 @@ def evaluate_denoise(terminal: Terminal, data: Path, out: Path, limit: int | Non
     folder = find_set(data, ("polyu",))
     real = read_pairs(folder, limit) if folder else []
     with Pipeline.load(MODEL) as pipeline:
-        head = head_of("denoise", pipeline.spec.space)
+        head = head_of("denoise", pipeline.spec.name)
         ways = ways_of(pipeline.coder.encode, pipeline.coded, lambda features: head(features)["denoise"])
         ways["non-local means"] = smoothed
         total = len(pictures) * (len(SIGMAS) + 1) + len(real)
@@ -224,7 +224,7 @@ def evaluate_dense(terminal: Terminal, protocol: str, data: Path, out: Path, lim
 
     opened = dense.opened(protocol, data, limit)
     with Pipeline.load(MODEL) as pipeline:
-        ways = dense.ways_of(pipeline, dense.heads_of(opened.protocol, pipeline.spec.space))
+        ways = dense.ways_of(pipeline, dense.heads_of(opened.protocol, pipeline.spec.name))
         with terminal.progress("evaluate", len(opened.samples), unit="pictures") as bar:
             report = dense.evaluate_dense(opened, ways, tell=bar.advance)
         shown = [opened.samples[index] for index in range(min(COLUMNS, len(opened.samples)))]

@@ -78,7 +78,7 @@ def predict(
     if not tasks and head is None:
         raise click.UsageError("expected a task or a head; add --task semantics,depth,normals,edges or --head FILE")
     with Pipeline.load(MODEL, store=store) as pipeline:
-        own = head_of(head, pipeline.spec.space) if head else None
+        own = head_of(head, pipeline.spec.name) if head else None
         answered = partial(pipeline.predict, tasks=tasks, head=own, view=view)
         job = _Job(terminal, pipeline, answered, out, kind, arrays)
         failed = job.run(ContactSheet())

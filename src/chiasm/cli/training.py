@@ -208,7 +208,7 @@ def train_dense(terminal: Terminal, asked: Asked) -> None:
 
     resolved = _resolved(terminal, DenseConfig, asked.config, asked.overrides)
     head = DenseHead(NS, specs_of(resolved.tasks))
-    network = SpaceNetwork(models.encoder(MODEL), models.codec(NS.space), head)
+    network = SpaceNetwork(models.encoder(MODEL), models.codec(NS.name), head)
     _run(terminal, DenseRecipe.load(resolved, asked.data, network), asked.out, asked.device, asked.devices)
     if _speaks():
         write_trained_head(network.head, asked.out, "dense.safetensors")
@@ -233,7 +233,7 @@ def train_trunk(terminal: Terminal, asked: Asked) -> None:
     from chiasm.training.recipes.trunk import Lessons, TrunkConfig, TrunkRecipe
 
     resolved = _resolved(terminal, TrunkConfig, asked.config, asked.overrides)
-    network = SpaceNetwork(models.encoder(MODEL), models.codec(NS.space), DenseHead(NS, tuple(SPECS.values())))
+    network = SpaceNetwork(models.encoder(MODEL), models.codec(NS.name), DenseHead(NS, tuple(SPECS.values())))
     lessons = _run(terminal, TrunkRecipe.load(resolved, asked.data, network), asked.out, asked.device, asked.devices)
     if _speaks():
         assert isinstance(lessons, Lessons)
@@ -286,7 +286,7 @@ def train_head(
         resolved = replace(resolved, data=fingerprint(items, spec))
         limit, unit = int(resolved.memory * 2**30), resolved.metres_per_unit
         stored = Stored(pipeline, spec, items, task == "denoise", limit, unit)
-        head = fresh_head(pipeline.spec, spec, models.beginnings(task, pipeline.spec.space))
+        head = fresh_head(pipeline.spec, spec, models.beginnings(task, pipeline.spec.name))
         recipe = HeadRecipe.load(resolved, stored, head)
         terminal.say(f"{len(items)} of {len(pipeline.keys())} stored pictures have a label")
         scores = recipe.evaluate(_run(terminal, recipe, Path(f"{out}.run"), device, 1), out, resolved.steps)

@@ -35,11 +35,11 @@ def coefficients(features: Features, tables: Tables) -> dict[str, list[Tensor]]:
     """Real-valued bands of every level that `features` holds: lists of K n h w, fine to coarse."""
     bands: dict[str, list[Tensor]] = {}
     for level in tables.levels:
-        if level.name not in features.maps:
+        if level.name not in features:
             continue
-        x = features.maps[level.name].float()
+        x = features[level.name].float()
         if level.parent:
-            x = x - crop(double(features.maps[level.parent].float()), (x.shape[-2], x.shape[-1]))
+            x = x - crop(double(features[level.parent].float()), (x.shape[-2], x.shape[-1]))
         with torch.autocast("cpu", enabled=False):  # bfloat16 products are no transform
             bands[level.name] = split(x, level)
     return bands
@@ -94,7 +94,7 @@ def synthesise(symbols: Symbols, tables: Tables, quality: int, size: tuple[int, 
         shape = (size[0] // level.stride, size[1] // level.stride)
         x = x.reshape(1, -1, *shape)
         maps[level.name] = x + crop(double(maps[level.parent]), shape) if level.parent else x
-    return Features(maps)
+    return maps
 
 
 def _level(bands: list[Array], level: LevelTables, step: float, quality: int) -> Tensor:

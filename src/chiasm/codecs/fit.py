@@ -18,7 +18,7 @@ from chiasm.codecs import contexts, entropy
 from chiasm.codecs.bands import Symbols, coefficients, quantise
 from chiasm.codecs.tables import LevelTables, Tables
 from chiasm.codecs.transform import Step, TransformCodec, walk
-from chiasm.contracts import Features, FeatureSpec
+from chiasm.contracts import Features, Space
 from chiasm.features.plane import double
 
 Array = np.ndarray
@@ -38,7 +38,7 @@ class Plan:
     scales: tuple[Array, ...] = ()  # levels x C
 
 
-def fit(pictures: Sequence[Features], spec: FeatureSpec, plan: Plan) -> Tables:
+def fit(pictures: Sequence[Features], spec: Space, plan: Plan) -> Tables:
     """Tables for `spec` from the features of some fifty pictures (maps 1 C H/s W/s)."""
     steps = np.array(plan.steps, np.float32)
     levels = [
@@ -46,7 +46,7 @@ def fit(pictures: Sequence[Features], spec: FeatureSpec, plan: Plan) -> Tables:
         for index in range(len(spec.levels))
     ]
     even = np.ones((CLASSES, entropy.SYMBOLS))
-    tables = Tables(spec.space, tuple(levels), steps, normalised(even), lookup())
+    tables = Tables(spec.name, tuple(levels), steps, normalised(even), lookup())
     bands = [coefficients(picture, tables) for picture in pictures]
     tables = fit_statistics(tables, bands, thin=False)
     return fit_statistics(tables, bands, thin=True)
@@ -68,7 +68,7 @@ def fit_statistics(tables: Tables, bands: Sequence[dict[str, list[Tensor]]], thi
 
 
 def fresh(
-    pictures: Sequence[Features], spec: FeatureSpec, index: int, plan: Plan, step: float, qualities: int
+    pictures: Sequence[Features], spec: Space, index: int, plan: Plan, step: float, qualities: int
 ) -> LevelTables:
     """One level with its transform fitted and everything else still zero."""
     level, parent, depth = spec.levels[index], plan.parents[index], plan.depths[index]
@@ -97,8 +97,8 @@ def fresh(
 
 def residual(picture: Features, name: str, parent: str) -> Tensor:
     """C H W of a level, less its doubled parent."""
-    x = picture.maps[name].float()
-    return (x - double(picture.maps[parent].float()) if parent else x)[0]
+    x = picture[name].float()
+    return (x - double(picture[parent].float()) if parent else x)[0]
 
 
 def principal(maps: Sequence[Tensor], step: float) -> tuple[Array, Array]:

@@ -54,9 +54,9 @@ class TransformCodec:
         quality: 1 (smallest) to 8. Raises PacketError for a quality out of range, an unknown level, or a
         level given without its parent.
         """
-        levels = list(self._order(features.maps))
-        maps = {level.name: features.maps[level.name] for level in levels}
-        bands = coefficients(Features(maps), self.fitted)
+        levels = list(self._order(features))
+        maps = {level.name: features[level.name] for level in levels}
+        bands = coefficients(maps, self.fitted)
         symbols = quantise(bands, self.fitted, checked(quality))
         return self.encode(symbols, quality, bands)
 

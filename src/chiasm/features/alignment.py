@@ -48,13 +48,13 @@ class Alignment(nn.Module):
         """
         deep, shallow = self.amplitudes()
         context = deep * context.float()
-        return Features({"context": context, "detail": torch.addcmul(double(context), shallow, finer.float())})
+        return {"context": context, "detail": torch.addcmul(double(context), shallow, finer.float())}
 
     def parts(self, features: Features) -> tuple[Tensor, Tensor]:
         """The inverse of `features`; without `detail`, nothing is finer."""
-        context = features.maps["context"]
+        context = features["context"]
         deep, shallow = (x.to(context) for x in self.amplitudes())
-        detail = features.maps.get("detail")
+        detail = features.get("detail")
         if detail is None:
             batch, _, height, width = context.shape
             return context / deep, context.new_zeros(batch, shallow.shape[1], 2 * height, 2 * width)

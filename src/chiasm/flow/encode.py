@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from chiasm.contracts import Failure, Kind, Packet, Record, Stat
+from chiasm.contracts import Accepts, Failure, Packet, Record, Stat
 from chiasm.errors import ImageError
 from chiasm.features.layout import padded
 from chiasm.flow.tiles import TILE, PictureCoder
@@ -51,7 +51,7 @@ class Ingest:
     """One run of `Pipeline.encode`: counts, and what waits for the next commit."""
 
     coder: PictureCoder
-    feature_ids: Mapping[Kind, str]
+    feature_ids: Mapping[Accepts, str]
     store: LanceStore
     levels: tuple[str, ...]
     quality: int
@@ -100,7 +100,7 @@ class Ingest:
 
     def _grouped(self, decoded: Iterable[tuple[Path, Shot | ImageError]]) -> Iterator[list[Shot]]:
         """Pictures of one padded size, some together; failures are noted on the way."""
-        waiting: dict[tuple[Kind, tuple[int, int]], list[Shot]] = {}
+        waiting: dict[tuple[Accepts, tuple[int, int]], list[Shot]] = {}
         for path, outcome in decoded:
             result = outcome if isinstance(outcome, ImageError) else self.coder.refusal(outcome) or outcome
             if isinstance(result, ImageError):

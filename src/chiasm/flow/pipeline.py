@@ -22,7 +22,7 @@ from chiasm import models
 from chiasm.codecs import packet as bitstream
 from chiasm.codecs.tables import Tables
 from chiasm.codecs.transform import TransformCodec, checked
-from chiasm.contracts import Features, FeatureSpec, Kind, Packet, Record
+from chiasm.contracts import Accepts, Features, Packet, Record, Space
 from chiasm.errors import ChiasmError, ConfigError, ModelError, PacketError, ShapeError, StoreError, nearest
 from chiasm.features.layout import padded
 from chiasm.features.working import shrink, working_factor
@@ -65,7 +65,7 @@ class Pipeline:
     coder: PictureCoder
     draw: Callable[[Features], Tensor]
     halve: Callable[[Features], Tensor]
-    feature_ids: Mapping[Kind, str]
+    feature_ids: Mapping[Accepts, str]
     dtype: torch.dtype = torch.float32
     held: LanceStore | None = field(default=None, repr=False)
 
@@ -87,25 +87,25 @@ class Pipeline:
         encoder, head, dtype = models.encoder(name), models.reconstructor(name), chosen(precision)
         encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         head.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        ids: dict[Kind, str] = {"rgb": models.entry(name).feature_id}
+        ids: dict[Accepts, str] = {"rgb": models.entry(name).feature_id}
         encode_raw = None
         if partner := models.entry(name).raw:
             ids["raw"], encode_raw = models.entry(partner).feature_id, late_encoder(partner, dtype)
-        codec = models.codec(encoder.spec.space)
-        coder = PictureCoder(encoder.spec, partial(run_encoder, encoder, dtype), codec, encode_raw)
+        codec = models.codec(encoder.space.name)
+        coder = PictureCoder(encoder.space, partial(run_encoder, encoder, dtype), codec, encode_raw)
         pipeline = Pipeline(coder, partial(run_decoder, head), partial(run_decoder, head.halved), ids, dtype)
         if store is not None:
-            spec = encoder.spec
-            opened = open_store(store, "w", spec.space, spec.names) if writable else open_store(store)
-            if opened.space != spec.space:
+            spec = encoder.space
+            opened = open_store(store, "w", spec.name, spec.names) if writable else open_store(store)
+            if opened.space != spec.name:
                 raise StoreError(
-                    f"{store} holds space {opened.space!r}, {name!r} is of {spec.space!r}; load another encoder"
+                    f"{store} holds space {opened.space!r}, {name!r} is of {spec.name!r}; load another encoder"
                 )
             pipeline.held = opened
         return pipeline
 
     @property
-    def spec(self) -> FeatureSpec:
+    def spec(self) -> Space:
         return self.coder.spec
 
     @property
@@ -219,7 +219,7 @@ class Pipeline:
         """
         if not 1.0 <= view <= 170.0:
             raise ConfigError(f"expected a field of view of 1 to 170 degrees, got {view:g}")
-        asked = [(models.head(task, self.spec.space), task) for task in tasks]
+        asked = [(models.head(task, self.spec.name), task) for task in tasks]
         asked += [(head, task.name) for task in head.tasks] if head is not None else []
         if not asked:
             raise ConfigError("expected a task or more, got none; name one such as 'semantics', or a head")
@@ -236,13 +236,13 @@ class Pipeline:
     def _answers(self, packet: Packet, head: HeadModule, tasks: Sequence[str]) -> dict[str, Answer]:
         """Answers of one head: tile by tile where it sees no further, else from the whole picture at working size."""
         coder, specs = self._coder_for(packet), {task.name: task for task in head.tasks if task.name in tasks}
-        if head.sees is not None:
+        if head.margin is not None:
             (spec,) = specs.values()
-            pixels = coder.draw(packet, lambda features: run_head(head, features)[spec.name], sees=head.sees)
+            pixels = coder.draw(packet, lambda features: run_head(head, features)[spec.name], sees=head.margin)
             return {spec.name: Answer(spec, pixels)}
         features, factor = self._shrunk(packet)
         found = run_head(head, features, self.dtype)
-        height = features.maps["context"].shape[-2] * self.spec.level("context").stride
+        height = features["context"].shape[-2] * self.spec.level("context").stride
         return {
             name: answer_of(spec, found[name], packet.size, _stride(found[name], height) * factor)
             for name, spec in specs.items()
@@ -278,7 +278,7 @@ class Pipeline:
 
     def coded(self, features: Features, quality: int) -> Features:
         """Features of one picture, maps 1 C H/s W/s, as they come back from the codec."""
-        height, width = features.maps[self.spec.names[0]].shape[-2:]
+        height, width = features[self.spec.names[0]].shape[-2:]
         stride = self.spec.levels[0].stride
         streams = self.coder.codec.compress(features, checked(quality))
         return self.coder.codec.decompress(streams, (height * stride, width * stride), quality)
@@ -289,7 +289,7 @@ class Pipeline:
         Raises ModelError when the space has no encoder of mosaics.
         """
         if self.coder.encode_raw is None:
-            raise ModelError(f"space {self.spec.space!r} has no encoder of mosaics here; load ns-rgb")
+            raise ModelError(f"space {self.spec.name!r} has no encoder of mosaics here; load ns-rgb")
         return self.coder.encode_raw(mosaic, condition)
 
     def roundtrip(self, pixels: Tensor, quality: int) -> RoundTrip:
@@ -332,7 +332,7 @@ def only(packet: Packet, levels: Sequence[str] | None) -> Packet:
 
 
 def chosen_levels(features: Features, levels: Sequence[str] | None) -> Features:
-    return features if levels is None else Features({name: features.maps[name] for name in levels})
+    return features if levels is None else {name: features[name] for name in levels}
 
 
 def chosen(precision: Precision) -> torch.dtype:
@@ -362,7 +362,7 @@ def run_encoder(encoder: nn.Module, dtype: torch.dtype, pixels: Tensor, conditio
     """B 3 H W in [0, 1], or B 1 H W and B 13, to float32 features; convolutions in `dtype`."""
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
         found: Features = encoder(pixels.contiguous(memory_format=torch.channels_last), condition)
-    return Features({name: x.float() for name, x in found.maps.items()})
+    return {name: x.float() for name, x in found.items()}
 
 
 @torch.inference_mode()

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from chiasm.codecs import packet as bitstream
 from chiasm.codecs.transform import TransformCodec
-from chiasm.contracts import Features, FeatureSpec, Packet
+from chiasm.contracts import Features, Packet, Space
 from chiasm.encoders.ns import RECEPTIVE_FIELD as SEES
 from chiasm.errors import ImageError, PacketError
 from chiasm.features.layout import Window, assemble, count, crop, cut, pad, padded, tiles
@@ -46,7 +46,7 @@ class PictureCoder:
     their sensors, B 13; None where the space has no encoder of mosaics.
     """
 
-    spec: FeatureSpec
+    spec: Space
     encode: Encode
     codec: TransformCodec
     encode_raw: EncodeRaw | None = None
@@ -78,7 +78,7 @@ class PictureCoder:
     def pack(self, picture: Shot, quality: int, levels: Sequence[str]) -> Packet:
         """The packet of one picture of any size, tile by tile."""
         found = self._tiles(picture, padded(picture.size, self.spec.grid))
-        coded = (self._compress(Features(maps), 0, quality, levels) for maps in found)
+        coded = (self._compress(maps, 0, quality, levels) for maps in found)
         return self._packet(picture.size, quality, coded)
 
     def _tiles(self, picture: Shot, size: tuple[int, int]) -> Iterator[dict[str, Tensor]]:
@@ -88,7 +88,7 @@ class PictureCoder:
             assert seen is not None
             pixels = picture.tile(seen.top, seen.left, seen.bottom, seen.right)
             features = self._encoded([picture], [pixels], outer.size)
-            yield cut(features.maps, self.strides, window.within(outer))
+            yield cut(features, self.strides, window.within(outer))
 
     def _encoded(self, pictures: Sequence[Shot], pixels: Sequence[Tensor], size: tuple[int, int]) -> Features:
         """Features of pictures of one kind, given their pixels (or those of one tile), padded to `size`."""
@@ -101,8 +101,8 @@ class PictureCoder:
     def _compress(
         self, features: Features, index: int, quality: int, levels: Sequence[str]
     ) -> dict[str, bytes]:
-        maps = {name: x[index : index + 1] for name, x in features.maps.items() if name in levels}
-        return self.codec.compress(Features(maps), quality)
+        maps = {name: x[index : index + 1] for name, x in features.items() if name in levels}
+        return self.codec.compress(maps, quality)
 
     def _packet(self, size: tuple[int, int], quality: int, coded: Iterable[Mapping[str, bytes]]) -> Packet:
         parts: dict[str, list[bytes]] = {}
@@ -110,14 +110,14 @@ class PictureCoder:
             for name, data in tile.items():
                 parts.setdefault(name, []).append(data)
         streams = {name: bitstream.seal(held, name) for name, held in parts.items()}
-        return Packet(self.spec.space, self.codec.name, quality, self.codec.tables, size, TILE, streams)
+        return Packet(self.spec.name, self.codec.name, quality, self.codec.tables, size, TILE, streams)
 
     def unpack(self, packet: Packet, levels: Sequence[str] | None = None) -> Features:
         """All features of a packet, cropped to whole cells of the picture: float32 maps 1 C H/s W/s."""
         reader = _TileReader(self, packet, levels)
         whole = Window(0, 0, *reader.size)
         parts = ((window, reader.maps(index)) for index, window in enumerate(reader.windows))
-        return Features(assemble(whole, parts, self.strides))
+        return assemble(whole, parts, self.strides)
 
     def shrunk(self, packet: Packet, factor: int, halve: Draw) -> Features:
         """Features of the picture at 1 / `factor` of its size: float32 maps 1 C ceil(H/s/factor) and so on.
@@ -134,7 +134,7 @@ class PictureCoder:
             raise PacketError(f"tiles of {packet.tile} pixels hold no whole cells of {unit}; encode the picture again")
         parts = []
         for index, window in enumerate(reader.windows):
-            half = halve(Features(reader.around(index, DRAWS)))  # 1 3 h/2 w/2 over the tile and what is around it
+            half = halve(reader.around(index, DRAWS))  # 1 3 h/2 w/2 over the tile and what is around it
             inner = window.within(window.grown(DRAWS, reader.size))
             whole = Window(window.top, window.left, *padded((window.bottom, window.right), unit))
             height, width = (n // 2 for n in whole.size)
@@ -159,7 +159,7 @@ class PictureCoder:
         picture = np.empty((height, width, 3), np.uint8)
         for index, window in enumerate(reader.windows):
             outer = window.grown(sees, reader.size)
-            pixels = head(Features(reader.around(index, sees)))[0].float()
+            pixels = head(reader.around(index, sees))[0].float()
             inner = window.within(outer)
             part = pixels[:, inner.top : inner.bottom, inner.left : inner.right]
             visible = window.meet(Window(0, 0, height, width))
@@ -197,7 +197,7 @@ class _TileReader:
     def maps(self, index: int) -> dict[str, Tensor]:
         streams = {name: tiles_[index] for name, tiles_ in self.streams.items()}
         window = self.windows[index]
-        return dict(self.coder.codec.decompress(streams, window.size, self.packet.quality).maps)
+        return dict(self.coder.codec.decompress(streams, window.size, self.packet.quality))
 
     def around(self, index: int, margin: int) -> dict[str, Tensor]:
         """Maps over tile `index` and `margin` pixels around it. Call in the tiles' order.
@@ -259,9 +259,9 @@ def wanted(packet: Packet, levels: Sequence[str]) -> list[str]:
 
 def check_space(packet: Packet, coder: PictureCoder) -> None:
     """Raise PacketError when a packet is of another space, codec or tables than `coder` reads."""
-    if packet.space != coder.spec.space:
+    if packet.space != coder.spec.name:
         raise PacketError(
-            f"the packet is of space {packet.space!r}, this pipeline reads {coder.spec.space!r}; load another"
+            f"the packet is of space {packet.space!r}, this pipeline reads {coder.spec.name!r}; load another"
         )
     if (packet.codec, packet.tables) != (coder.codec.name, coder.codec.tables):
         raise PacketError(

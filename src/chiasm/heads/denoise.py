@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from chiasm.contracts import Features, FeatureSpec, TaskSpec
+from chiasm.contracts import Features, Space, TaskSpec
 from chiasm.heads.reconstruct import RECEPTIVE_FIELD as DRAWN
 from chiasm.heads.reconstruct import ReconstructHead, Residual
 
@@ -27,11 +27,11 @@ class DenoiseHead(nn.Module):
 
     reads = ("context", "detail")
     tasks = (TaskSpec("denoise", 3, "srgb"),)
-    sees = RECEPTIVE_FIELD
+    margin = RECEPTIVE_FIELD
 
-    def __init__(self, spec: FeatureSpec, width: int = 64) -> None:
+    def __init__(self, spec: Space, width: int = 64) -> None:
         super().__init__()
-        self.space = spec.space
+        self.space = spec.name
         self.body = ReconstructHead(spec, width, DEPTH)
 
     def begin(self, drawing: Mapping[str, Tensor]) -> None:

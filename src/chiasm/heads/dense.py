@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from chiasm.contracts import Features, FeatureSpec, TaskSpec
+from chiasm.contracts import Features, Space, TaskSpec
 from chiasm.errors import ShapeError
 from chiasm.features.layout import crop, pad, padded
 from chiasm.features.plane import double
@@ -62,11 +62,11 @@ class DenseHead(nn.Module):
     """Features of a space with `context` and `detail` to the answers of some of semantics, depth, normals, edges."""
 
     reads = ("context", "detail")
-    sees = None  # everything: the trunk looks at the whole picture
+    margin = None  # everything: the trunk looks at the whole picture
 
-    def __init__(self, spec: FeatureSpec, tasks: Sequence[TaskSpec], exchange: bool = True) -> None:
+    def __init__(self, spec: Space, tasks: Sequence[TaskSpec], exchange: bool = True) -> None:
         super().__init__()
-        self.space, self.tasks = spec.space, tuple(tasks)
+        self.space, self.tasks = spec.name, tuple(tasks)
         deep, shallow = (spec.level(name).channels for name in self.reads)
         self.trunk = Trunk(deep, shallow)
         names = [task.name for task in self.tasks]
@@ -103,11 +103,11 @@ class ClassifyHead(nn.Module):
     """Features of a space to what the whole picture is: `classes` B K, logits."""
 
     reads = ("context", "detail")
-    sees = None
+    margin = None
 
-    def __init__(self, spec: FeatureSpec, tasks: Sequence[TaskSpec]) -> None:
+    def __init__(self, spec: Space, tasks: Sequence[TaskSpec]) -> None:
         super().__init__()
-        self.space, self.tasks = spec.space, tuple(tasks)
+        self.space, self.tasks = spec.name, tuple(tasks)
         deep, shallow = (spec.level(name).channels for name in self.reads)
         self.trunk = Trunk(deep, shallow)
         self.last = nn.Linear(2 * COARSE, self.tasks[0].channels)
@@ -121,11 +121,11 @@ class ClassifyHead(nn.Module):
 
 def whole_cells(features: Features) -> tuple[Tensor, Tensor, tuple[int, int]]:
     """`context` and `detail` grown to whole cells of the coarsest map, and the size in pixels before that."""
-    missing = [name for name in DenseHead.reads if name not in features.maps]
+    missing = [name for name in DenseHead.reads if name not in features]
     if missing:
-        found = ", ".join(features.maps) or "no level"
+        found = ", ".join(features) or "no level"
         raise ShapeError(f"this head reads level {missing[0]!r}, got {found}; encode the picture with that level")
-    context, detail = features.maps["context"], features.maps["detail"]
+    context, detail = features["context"], features["detail"]
     size = (4 * context.shape[-2], 4 * context.shape[-1])
     height, width = padded(size, GRID)
     return pad(context, (height // 4, width // 4)), pad(detail, (height // 2, width // 2)), size

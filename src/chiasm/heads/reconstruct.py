@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from chiasm.contracts import Features, FeatureSpec
+from chiasm.contracts import Features, Space
 from chiasm.errors import ShapeError
 from chiasm.features.alignment import COARSE, EDGES, FINER, Alignment
 from chiasm.features.plane import OPPONENT, split_filters
@@ -50,7 +50,7 @@ class ReconstructHead(nn.Module):
     depth: residual blocks at half resolution.
     """
 
-    def __init__(self, reads: FeatureSpec, width: int = 64, depth: int = 2) -> None:
+    def __init__(self, reads: Space, width: int = 64, depth: int = 2) -> None:
         super().__init__()
         self.reads = reads
         deep, shallow = reads.level("context").channels, reads.level("detail").channels
@@ -85,8 +85,8 @@ class ReconstructHead(nn.Module):
         Returns B 3 H W, sRGB around [0, 1], not clipped (clip before showing).
         Raises ShapeError without `context`.
         """
-        if "context" not in features.maps:
-            found = ", ".join(features.maps) or "no level"
+        if "context" not in features:
+            found = ", ".join(features) or "no level"
             raise ShapeError(f"reconstruction reads level 'context', got {found}; decode that level too")
         return self.draw(*self.alignment.parts(features))
 
@@ -97,7 +97,7 @@ class ReconstructHead(nn.Module):
         is repeated first: the synthesis sees two cells further, and a dark or bright frame would look like an edge.
         """
         deep, _ = self.alignment.amplitudes()
-        bands = self.context_linear(features.maps["context"] / deep / SCALE)  # B 12 H/4 W/4
+        bands = self.context_linear(features["context"] / deep / SCALE)  # B 12 H/4 W/4
         low = self.merge_low(F.pad(bands, (3, 3, 3, 3), mode="replicate"))[..., 6:-6, 6:-6]  # B 3 H/2 W/2
         colours = self.merge.weight[:3].sum(dim=(2, 3)) / 4.0  # what one cell of it adds to each of its four pixels
         pixels: Tensor = torch.einsum("blhw,lc->bchw", low, colours)

@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from chiasm.contracts import FeatureSpec, TaskSpec, Unit
+from chiasm.contracts import Space, TaskSpec, Unit
 from chiasm.errors import ModelError
 from chiasm.heads.denoise import DenoiseHead
 from chiasm.heads.dense import ClassifyHead, DenseHead
@@ -23,7 +23,7 @@ KEY = "chiasm.head"
 VERSIONS = {"denoise": 1, "dense": 3, "classify": 3}  # of each kind of network
 HeadModule = DenoiseHead | DenseHead | ClassifyHead
 
-_MAKE: Mapping[str, Callable[[FeatureSpec, Mapping[str, Any], tuple[TaskSpec, ...]], HeadModule]] = {
+_MAKE: Mapping[str, Callable[[Space, Mapping[str, Any], tuple[TaskSpec, ...]], HeadModule]] = {
     "denoise": lambda spec, made, tasks: DenoiseHead(spec, int(made["width"])),
     "dense": lambda spec, made, tasks: DenseHead(spec, tasks, bool(made["exchange"])),
     "classify": lambda spec, made, tasks: ClassifyHead(spec, tasks),
@@ -67,15 +67,15 @@ def about_head(data: bytes, where: str) -> dict[str, Any]:
     return about
 
 
-def read_head(data: bytes, spec: FeatureSpec, where: str) -> HeadModule:
+def read_head(data: bytes, spec: Space, where: str) -> HeadModule:
     """The head in a file, float32, in evaluation mode, for features of the space of `spec`.
 
     Raises ModelError, naming `where`, for another file, a head of another space, or weights that do not fit.
     """
     about = about_head(data, where)
-    if about["space"] != spec.space:
+    if about["space"] != spec.name:
         raise ModelError(
-            f"{where} reads space {about['space']!r}, these features are of {spec.space!r}; train one for it"
+            f"{where} reads space {about['space']!r}, these features are of {spec.name!r}; train one for it"
         )
     try:
         tasks = tuple(TaskSpec(**{**task, "classes": tuple(task["classes"])}) for task in about["tasks"])

@@ -55,21 +55,21 @@ class Coding:
 
     def maps(self, features: Features, quality: Tensor) -> Features:
         """The same of the space's maps, without gradient."""
-        sizes = {name: x.shape[-1] for name, x in features.maps.items()}
+        sizes = {name: x.shape[-1] for name, x in features.items()}
         stride = {level.name: level.stride for level in self.codec.fitted.levels}
         name = next(iter(sizes))
-        height, width = (n * stride[name] for n in features.maps[name].shape[-2:])
+        height, width = (n * stride[name] for n in features[name].shape[-2:])
         each = list(self._each(features, quality.tolist(), (height, width)))
-        return Features({level: torch.cat([maps[level] for maps in each]) for level in sizes})
+        return {level: torch.cat([maps[level] for maps in each]) for level in sizes}
 
     def _each(self, features: Features, chosen: list[int], size: tuple[int, int]) -> Iterator[dict[str, Tensor]]:
         for index, quality in enumerate(chosen):
-            maps = {name: x[index : index + 1] for name, x in features.maps.items()}
+            maps = {name: x[index : index + 1] for name, x in features.items()}
             if quality:
-                bands = coefficients(Features({name: x.float().cpu() for name, x in maps.items()}), self.codec.fitted)
+                bands = coefficients({name: x.float().cpu() for name, x in maps.items()}, self.codec.fitted)
                 symbols = quantise(bands, self.codec.fitted, quality)
                 self.codec.encode(symbols, quality, bands)  # thins them
-                back = synthesise(symbols, self.codec.fitted, quality, size).maps
+                back = synthesise(symbols, self.codec.fitted, quality, size)
                 maps = {name: back[name].to(x) for name, x in maps.items()}
             yield maps
 

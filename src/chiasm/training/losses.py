@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from chiasm.contracts import Features, FeatureSpec
+from chiasm.contracts import Features, Space
 from chiasm.features.plane import Affine, valid, warp
 
 
@@ -28,7 +28,7 @@ def dissimilarity(drawn: Tensor, pixels: Tensor) -> Tensor:
 
 
 def latent_equivariance(
-    moved: Features, still: Features, spec: FeatureSpec, transform: Affine, margin: int
+    moved: Features, still: Features, spec: Space, transform: Affine, margin: int
 ) -> Tensor:
     """Eq. 3, read in the space: || E(f(X)) - f_s(E(X)) ||^2 over the features' variance, mean over levels.
 
@@ -37,7 +37,7 @@ def latent_equivariance(
     """
     total = torch.zeros(())
     for level in spec.levels:
-        x, y = moved.maps[level.name].float(), still.maps[level.name].float()
+        x, y = moved[level.name].float(), still[level.name].float()
         size = (x.shape[-2] * level.stride, x.shape[-1] * level.stride)
         mask = valid(size, transform, margin, level.stride).to(x)
         error = ((x - warp(y, transform, level.stride)).square() * mask).mean() / mask.mean().clamp_min(1e-3)
@@ -52,7 +52,7 @@ def decoded_equivariance(drawn: Tensor, pixels: Tensor, transform: Affine, margi
     return error / mask.mean().clamp_min(1e-3)
 
 
-def moved(features: Features, spec: FeatureSpec, transform: Affine) -> Features:
+def moved(features: Features, spec: Space, transform: Affine) -> Features:
     """f_s: the transform applied to every map, its translation divided by the level's stride."""
-    maps = features.maps
-    return Features({one.name: warp(maps[one.name].float(), transform, one.stride) for one in spec.levels})
+    maps = features
+    return {one.name: warp(maps[one.name].float(), transform, one.stride) for one in spec.levels}

@@ -73,14 +73,14 @@ class Stored:
 
     def _read(self, item: Item) -> tuple[Features, Tensor, Tensor]:
         features, factor = (self.pipeline.features(item.key), 1) if self.whole else self.pipeline.working(item.key)
-        if missing := [name for name in self.pipeline.spec.names if name not in features.maps]:
+        if missing := [name for name in self.pipeline.spec.names if name not in features]:
             raise ConfigError(f"{item.name} was stored without level {missing[0]!r}; encode it again with all levels")
-        features = Features({name: x.half() for name, x in features.maps.items()})
+        features = {name: x.half() for name, x in features.items()}
         if isinstance(item.label, int):
             return features, torch.tensor([item.label]), torch.tensor([True])
         target, valid = read_label(item.label, self.task, item.size, self.metres_per_unit)
         target, valid = shrunk(target, valid, factor, kind_of(self.task) == "edges")
-        height, width = (4 * n for n in features.maps["context"].shape[-2:])
+        height, width = (4 * n for n in features["context"].shape[-2:])
         grown = blank(valid[None, None], (height, width))
         return features, pad(target[None], (height, width)), grown
 
@@ -92,7 +92,7 @@ class Stored:
         """
         features, target, valid = self[index]
         down, right, flip = torch.rand(3, generator=draws).tolist()
-        maps, masks = dict(features.maps), {"target": target, "valid": valid}
+        maps, masks = dict(features), {"target": target, "valid": valid}
         strides = {name: 4 if name == "context" else 2 for name in maps}
         height, width = (4 * n for n in maps["context"].shape[-2:])
         grown = max(height, size[0]), max(width, size[1])
@@ -112,16 +112,16 @@ class Stored:
                 masks = {name: x.flip(-1) for name, x in masks.items()}
                 if self.task.unit == "direction":
                     masks["target"] = masks["target"] * torch.tensor([-1.0, 1.0, 1.0]).view(1, 3, 1, 1)
-        return Features(maps), masks["target"], masks["valid"]
+        return maps, masks["target"], masks["valid"]
 
 
 def batch_of(parts: Sequence[tuple[Features, Tensor, Tensor]], task: TaskSpec) -> tuple[Features, Batch]:
     """Windows of one size as one batch; it holds no pixels."""
-    maps = {name: torch.cat([features.maps[name].float() for features, _, _ in parts]) for name in parts[0][0].maps}
+    maps = {name: torch.cat([features[name].float() for features, _, _ in parts]) for name in parts[0][0]}
     target, valid = torch.cat([x for _, x, _ in parts]), torch.cat([x for _, _, x in parts])
     nothing = torch.zeros(len(parts), dtype=torch.bool)
     batch = Batch(torch.zeros(0), {task.name: target}, {task.name: valid}, torch.zeros(len(parts), 4), nothing, ())
-    return Features(maps), batch
+    return maps, batch
 
 
 def shrunk(target: Tensor, valid: Tensor, factor: int, strongest: bool = False) -> tuple[Tensor, Tensor]:
@@ -144,7 +144,7 @@ def shrunk(target: Tensor, valid: Tensor, factor: int, strongest: bool = False) 
 
 
 def _bytes(features: Features) -> int:
-    return sum(x.numel() * x.element_size() for x in features.maps.values())
+    return sum(x.numel() * x.element_size() for x in features.values())
 
 
 def items_of(pipeline: Pipeline, labels: Path, task: TaskSpec) -> list[Item]:

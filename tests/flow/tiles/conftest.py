@@ -75,5 +75,5 @@ def coder(encode: Callable[[Tensor], Features], make_picture: MakePicture) -> Pi
     levels = tuple(fresh(pictures, NS, index, plan, 0.5, 8) for index in range(2))
     even = normalised(np.ones((CLASSES, 20)))
     return PictureCoder(
-        NS, encode, TransformCodec(Tables(NS.space, levels, np.array(steps, np.float32), even, lookup()))
+        NS, encode, TransformCodec(Tables(NS.name, levels, np.array(steps, np.float32), even, lookup()))
     )

@@ -35,8 +35,8 @@ class Recorder:
         self.held: list[Mapping[str, torch.Tensor]] = []
 
     def compress(self, features: Features, quality: int) -> dict[str, bytes]:
-        self.held.append(features.maps)
-        return dict.fromkeys(features.maps, b"")
+        self.held.append(features)
+        return dict.fromkeys(features, b"")
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -49,7 +49,7 @@ def test_features_of_tiles_are_those_of_the_whole_picture(encode, make_picture, 
     assert (packet.size, packet.tile) == (size, tile)
     assert len(recorder.held) == count(grown, tile)
     joined = assemble(Window(0, 0, *grown), zip(tiles(grown, tile), recorder.held, strict=True), STRIDES)
-    whole = encode(pad(picture.frame().pixels, grown)[None]).maps
+    whole = encode(pad(picture.frame().pixels, grown)[None])
     assert joined.keys() == whole.keys() == set(LEVELS)
     for name, x in whole.items():
         assert (joined[name] - x).abs().max() <= 1e-5 * max(1.0, x.abs().max().item())
@@ -58,12 +58,12 @@ def test_features_of_tiles_are_those_of_the_whole_picture(encode, make_picture, 
 @pytest.mark.parametrize("size", [(37, 70), (133, 90)])
 def test_a_picture_packed_in_tiles_unpacks_close_to_one_packed_whole(coder, make_picture, monkeypatch, size):
     picture = make_picture(size)
-    original = coder.encode(pad(picture.frame().pixels, padded(size, NS.grid))[None]).maps
+    original = coder.encode(pad(picture.frame().pixels, padded(size, NS.grid))[None])
     errors: dict[int, dict[str, float]] = {}
     for tile in (1024, 64, 32):
         monkeypatch.setattr(module, "TILE", tile)
         packet = coder.pack(picture, 6, LEVELS)
-        decoded = coder.unpack(packet).maps
+        decoded = coder.unpack(packet)
         assert packet.tile == tile
         errors[tile] = {
             name: (decoded[name] - x).square().mean().sqrt().item() for name, x in original.items()
@@ -82,7 +82,7 @@ def test_a_picture_drawn_tile_by_tile_is_the_one_drawn_whole(
     monkeypatch.setattr(module, "TILE", 48)
     packet = coder.pack(make_picture(size), 6, LEVELS)
     features = coder.unpack(packet, levels)
-    assert set(features.maps) == set(levels)
+    assert set(features) == set(levels)
     with torch.inference_mode():
         drawn = coder.draw(packet, head, levels)
         whole = (
@@ -101,13 +101,13 @@ def test_a_small_picture_is_that_of_its_context_whatever_the_tiles(
     monkeypatch.setattr(module, "TILE", tile)
     packet, seen = coder.pack(make_picture(size), 6, LEVELS), []
     halve = torch.inference_mode()(head.halved)
-    found = replace(coder, encode=lambda x: seen.append(x) or coder.encode(x)).shrunk(packet, factor, halve).maps
+    found = replace(coder, encode=lambda x: seen.append(x) or coder.encode(x)).shrunk(packet, factor, halve)
     half = halve(coder.unpack(packet, ("context",)))
     unit = padded(size, NS.grid * factor)
     wanted = F.avg_pool2d(pad(half, (unit[0] // 2, unit[1] // 2)), factor // 2).clamp(0, 1)
     torch.testing.assert_close(seen[0], wanted, atol=1e-4, rtol=0)
     assert found["detail"].shape[-2:] == (unit[0] // factor // 2, unit[1] // factor // 2)
-    assert coder.shrunk(packet, 1, halve).maps.keys() == {"context", "detail"}
+    assert coder.shrunk(packet, 1, halve).keys() == {"context", "detail"}
 
 
 @pytest.mark.parametrize("factor", [2, 4])
@@ -138,8 +138,8 @@ def test_a_small_picture_has_no_frame(shade):
 def test_a_small_picture_needs_context_alone(coder, head, make_picture):
     halve, picture = torch.inference_mode()(head.halved), make_picture((90, 70))
     both, coarse = (coder.shrunk(coder.pack(picture, 6, levels), 2, halve) for levels in (LEVELS, ("context",)))
-    for name, x in both.maps.items():
-        assert torch.equal(coarse.maps[name], x)
+    for name, x in both.items():
+        assert torch.equal(coarse[name], x)
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_what_is_held_while_drawing_is_a_tile_and_edges_and_gives_the_very_featu
     grown, margin, decodings = padded(size, NS.grid), 24, Counter()
     whole = {name: torch.rand(1, 1, grown[0] // stride, grown[1] // stride) for name, stride in STRIDES.items()}
     streams = {name: bitstream.seal([b""] * count(grown, tile), name) for name in LEVELS}
-    packet = Packet(NS.space, coder.codec.name, 5, coder.codec.tables, size, tile, streams)
+    packet = Packet(NS.name, coder.codec.name, 5, coder.codec.tables, size, tile, streams)
     reader = module._TileReader(coder, packet, None)
 
     def maps(index):
@@ -196,8 +196,8 @@ def test_a_packet_of_context_alone_is_the_context_of_a_packet_of_both(coder, mak
     picture = make_picture((37, 70))
     both, alone = coder.pack(picture, 5, LEVELS), coder.pack(picture, 5, ("context",))
     assert alone.streams == {"context": both.streams["context"]}
-    assert torch.equal(coder.unpack(alone).maps["context"], coder.unpack(both).maps["context"])
-    assert torch.equal(coder.unpack(both, ["context"]).maps["context"], coder.unpack(both).maps["context"])
+    assert torch.equal(coder.unpack(alone)["context"], coder.unpack(both)["context"])
+    assert torch.equal(coder.unpack(both, ["context"])["context"], coder.unpack(both)["context"])
     assert bitstream.read(bitstream.write(both))[0] == both
 
 
@@ -214,9 +214,9 @@ def test_detail_without_context_is_an_error_on_both_ways(coder, make_picture):
 def test_one_picture_in_a_batch_is_the_one_alone(coder, encode, make_picture):
     pictures = [make_picture((37, 70), seed) for seed in range(4)]
     pixels = torch.stack([pad(picture.frame().pixels, (40, 72)) for picture in pictures])
-    together, compared = encode(pixels).maps, 0
+    together, compared = encode(pixels), 0
     for index in range(4):
-        for name, x in encode(pixels[index : index + 1]).maps.items():
+        for name, x in encode(pixels[index : index + 1]).items():
             gap = (together[name][index : index + 1] - x).abs().max()
             assert gap <= 1e-5 * x.abs().max()
             compared += 1
@@ -225,9 +225,9 @@ def test_one_picture_in_a_batch_is_the_one_alone(coder, encode, make_picture):
     for picture, packet in zip(pictures, many, strict=True):
         alone = coder.pack(picture, 6, LEVELS)
         assert (packet.size, packet.tile, set(packet.streams)) == (alone.size, alone.tile, set(alone.streams))
-        for name, x in coder.unpack(alone).maps.items():
+        for name, x in coder.unpack(alone).items():
             assert (
-                coder.unpack(packet).maps[name] - x
+                coder.unpack(packet)[name] - x
             ).abs().mean() < 1e-3  # a coefficient at a half may differ
 
 

@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from chiasm import models
-from chiasm.contracts import Features
 from chiasm.encoders.ns import NS
 from chiasm.encoders.ns import RECEPTIVE_FIELD as SEES
 from chiasm.heads.reconstruct import RECEPTIVE_FIELD as DRAWS
@@ -46,7 +45,7 @@ def test_no_pixel_beyond_the_encoders_receptive_field_changes_a_feature(name, ch
     pixels.requires_grad_()
     stride = STRIDES[level]
     cell = slice(CELL // stride, (CELL + NS.grid) // stride)
-    encoder(pixels).maps[level][..., cell, cell].sum().backward()
+    encoder(pixels)[level][..., cell, cell].sum().backward()
     sees = SEES[encoder.accepts]
     assert {"context": sees - NS.grid, "detail": sees}[level] == reach(pixels.grad, 1)
 
@@ -62,7 +61,7 @@ def test_no_feature_beyond_the_heads_receptive_field_changes_a_pixel(levels):
     for x in maps.values():
         x.requires_grad_()
     cell = slice(CELL, CELL + NS.grid)
-    head(Features(maps))[..., cell, cell].sum().backward()
+    head(maps)[..., cell, cell].sum().backward()
     found = {name: reach(x.grad, STRIDES[name]) for name, x in maps.items()}
     assert len(found) == len(levels)
     assert DRAWS - NS.grid < max(found.values()) <= DRAWS

@@ -30,10 +30,10 @@ from chiasm.codecs import packet as bitstream
 from chiasm.codecs.bands import Symbols, band_shapes, synthesise
 from chiasm.codecs.tables import LevelTables, Tables
 from chiasm.codecs.transform import TransformCodec
-from chiasm.contracts import Features, FeatureSpec, Level, Packet
+from chiasm.contracts import Level, Packet, Space
 from chiasm.features.layout import Window, assemble, padded, tiles
 
-SPEC = FeatureSpec("golden-1", (Level("context", 8, 4), Level("detail", 8, 2)))
+SPEC = Space("golden-1", (Level("context", 8, 4), Level("detail", 8, 2)), 4)
 BOTH = ("context", "detail")
 # Every edge of the buckets of large magnitudes, and the largest magnitude there is.
 EXTREMES = (11, 12, 15, 16, 23, 24, 39, 40, 71, 72, 135, 136, 255, 256, 263, 264, 519, 520, 65_000, 66_055)
@@ -172,13 +172,13 @@ def generate(folder: Path) -> None:
                 parts[name].append(stream)
             for name, bands in integers.items():
                 expected |= {f"{golden.name}/{index}/{name}/{band}": x for band, x in enumerate(bands)}
-            maps.append((window, synthesise(integers, fitted, golden.quality, window.size).maps))
-        whole = Features(assemble(Window(0, 0, *size), maps, strides))
-        for name, x in whole.maps.items():
+            maps.append((window, synthesise(integers, fitted, golden.quality, window.size)))
+        whole = assemble(Window(0, 0, *size), maps, strides)
+        for name, x in whole.items():
             expected[f"{golden.name}/features/{name}"] = sampled(x.numpy())
         streams = {name: bitstream.seal(held, name) for name, held in parts.items()}
         packet = Packet(
-            SPEC.space, codec.name, golden.quality, codec.tables, golden.size, golden.tile, streams
+            SPEC.name, codec.name, golden.quality, codec.tables, golden.size, golden.tile, streams
         )
         embedded = fitted.data if golden.embedded else b""
         (folder / f"{golden.name}.chm").write_bytes(bitstream.write(packet, embedded))

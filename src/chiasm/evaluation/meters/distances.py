@@ -87,7 +87,7 @@ def spread(encode: Encode, pictures: Sequence[Picture]) -> dict[str, Distance]:
         )
     side = min([CENTRE, *(min(picture.pixels.shape[1:]) for picture in pictures)]) // 16 * 16
     with torch.no_grad():
-        seen = [encode(_centre(picture.batch, side)).maps for picture in pictures]
+        seen = [encode(_centre(picture.batch, side)) for picture in pictures]
     return {
         level: mean_distance([distance(a[level], b[level]) for a, b in combinations(seen, 2)])
         for level in seen[0]

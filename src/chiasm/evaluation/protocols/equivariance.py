@@ -69,8 +69,7 @@ class Equivariance:
 
 def moved(features: Features, motion: Motion, height: int) -> Features:
     """f_s of every map of a picture `height` pixels high. Vectors have no place, and stay."""
-    maps = {level: motion(values, stride_of(values, height)) for level, values in features.maps.items()}
-    return Features(maps, features.vectors)
+    return {level: motion(values, stride_of(values, height)) for level, values in features.items()}
 
 
 def equivariance(
@@ -92,9 +91,9 @@ def equivariance(
             for motion in motions:
                 wanted = motion(pixels)
                 there, here = encode(wanted), moved(still, motion, size[0])
-                for level, values in there.maps.items():
+                for level, values in there.items():
                     valid = motion.valid(size, stride_of(values, wanted.shape[-2]), margin)
-                    gaps[motion.name][level].append(distance(values, here.maps[level], valid))
+                    gaps[motion.name][level].append(distance(values, here[level], valid))
                 if decode is not None:
                     drawn[motion.name].append(
                         _drawn(decode(here), decode(there), wanted, motion.valid(size, 1, margin))

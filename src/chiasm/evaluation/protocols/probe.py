@@ -87,7 +87,7 @@ def stacked(features: Features, height: int) -> Tensor:
     Raises ShapeError for a level coarser than 4 pixels, or one that does not divide 4.
     """
     parts = []
-    for level, values in features.maps.items():
+    for level, values in features.items():
         stride = stride_of(values, height)
         if CELL % stride:
             raise ShapeError(

@@ -127,7 +127,7 @@ def _scored(
     if noise is not None:
         shown["menon, denoised"] = smoothed(shown["menon"])
     scores = {way: _psnr(pixels, made.target) for way, pixels in shown.items()}
-    return scores, {level: distance(x, wanted.maps[level]) for level, x in features.maps.items()}
+    return scores, {level: distance(x, wanted[level]) for level, x in features.items()}
 
 
 def _psnr(found: Tensor, wanted: Tensor) -> float:

@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from chiasm.contracts import Features
 from chiasm.evaluation.meters.distances import Decode, Encode
 from chiasm.evaluation.meters.metrics import psnr, quantised, ssim
 from chiasm.evaluation.protocols.pictures import Picture
@@ -63,7 +62,7 @@ def reconstruction(
             pixels, truth = picture.batch, picture.pixels[None]
             features = encode(pixels)
             whole = quantised(decode(features))
-            alone = quantised(decode(Features({coarse: features.maps[coarse]})))
+            alone = quantised(decode({coarse: features[coarse]}))
             rival = max(float(psnr(quantised(item), truth)) for item in bicubic(pixels))
             scores = float(psnr(whole, truth)), float(ssim(whole, truth)), float(psnr(alone, truth)), rival
             rows.append(Redrawn(picture.name, *scores))

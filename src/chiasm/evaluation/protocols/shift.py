@@ -88,7 +88,7 @@ SHIFTS = (
 
 def pixel_space(pixels: Tensor) -> Features:
     """The pixels themselves, as a space of one level."""
-    return Features({"pixels": pixels})
+    return {"pixels": pixels}
 
 
 def unshuffled_space(channels: int = 64, seed: int = 0) -> Encode:
@@ -104,12 +104,10 @@ def unshuffled_space(channels: int = 64, seed: int = 0) -> Encode:
     }
 
     def encode(pixels: Tensor) -> Features:
-        return Features(
-            {
+        return {
                 level: F.conv2d(F.pixel_unshuffle(pixels, stride), basis[:, :, None, None])
                 for level, (basis, stride) in bases.items()
             }
-        )
 
     return encode
 
@@ -122,7 +120,7 @@ def shift_score(encode: Encode, pictures: Sequence[Picture], shifts: Sequence[Sh
         for picture in pictures:
             still = encode(picture.batch)
             for shift in shifts:
-                for level, values in encode(shift.disturb(picture)).maps.items():
-                    gaps[shift.name][level].append(distance(values, still.maps[level]))
+                for level, values in encode(shift.disturb(picture)).items():
+                    gaps[shift.name][level].append(distance(values, still[level]))
     rows = {name: relative(levels, units) for name, levels in gaps.items()}
     return ShiftScore(rows, mean_distance([item for row in rows.values() for item in row.values()]))

@@ -135,7 +135,7 @@ class PixelNetwork(nn.Module):
     def features(self, pixels: Tensor, quality: Tensor) -> Features:
         """pixels: B 3 H W; quality is not read."""
         fine = self.fine(4.0 * (pixels - 0.5))  # B w H/2 W/2
-        return Features({"context": self.coarse(fine), "detail": fine})
+        return {"context": self.coarse(fine), "detail": fine}
 
     def forward(self, pixels: Tensor, quality: Tensor) -> dict[str, Tensor]:
         """The head's answers; see `features`."""

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from chiasm.config import Amount, Count, Positive, Range, Share
-from chiasm.contracts import Features, FeatureSpec, TaskSpec
+from chiasm.contracts import Space, TaskSpec
 from chiasm.datasets.folders import rows
 from chiasm.datasets.labels import METRES_PER_UNIT, kind_of
 from chiasm.datasets.pictures import held_out
@@ -98,7 +98,7 @@ def class_names(file: Path | None, labels: Path, task: str) -> tuple[str, ...]:
     return tuple(line.strip() for line in lines if line.strip())
 
 
-def fresh_head(spec: FeatureSpec, task: TaskSpec, begin: Sequence[nn.Module] = ()) -> HeadModule:
+def fresh_head(spec: Space, task: TaskSpec, begin: Sequence[nn.Module] = ()) -> HeadModule:
     """A head for the task, filled with whatever fits of the modules in `begin`, later ones last."""
     made: HeadModule
     if task.name == "denoise":
@@ -126,7 +126,7 @@ class MapHead(nn.Module):
         self.head = head
 
     def forward(self, maps: dict[str, Tensor]) -> dict[str, Tensor]:
-        found: dict[str, Tensor] = self.head(Features(maps))
+        found: dict[str, Tensor] = self.head(maps)
         return found
 
 
@@ -187,7 +187,7 @@ class HeadRecipe:
         config, task = self.config, self.training.task
         picks = torch.randint(len(self.training), (config.batch,), generator=draws).tolist()
         features, batch = batch_of([self.training.window(pick, self.window, draws) for pick in picks], task)
-        maps = {name: x.to(device).contiguous(memory_format=torch.channels_last) for name, x in features.maps.items()}
+        maps = {name: x.to(device).contiguous(memory_format=torch.channels_last) for name, x in features.items()}
         answers = module(maps)
         weights = None if self.rarity is None else self.rarity.to(device)
         return {"loss": term(task, answers[task.name], batch.to(device), weights)}
@@ -203,7 +203,7 @@ class HeadRecipe:
         values: list[float] = []
         for index in range(len(self.held)):
             features, target, valid = self.held[index]
-            given = {name: x.float().to(device) for name, x in features.maps.items()}
+            given = {name: x.float().to(device) for name, x in features.items()}
             answer = module(given)[task.name].float().cpu()
             if kind_of(task) == "classes":
                 values.append(float(answer.argmax(1).eq(target).float()))

@@ -84,7 +84,7 @@ class Lessons(nn.Module):
     def forward(self, pixels: Tensor, quality: Tensor) -> list[Tensor]:
         """The trunk's maps at H/4 to H/32."""
         features = self.network.features(pixels, quality)
-        return self.trunk.bottom_up(features.maps["context"], features.maps["detail"])[1]
+        return self.trunk.bottom_up(features["context"], features["detail"])[1]
 
     def learnt(self) -> dict[str, Tensor]:
         """What `dense` begins with: the trunk, and for a pixel network what is before it."""
