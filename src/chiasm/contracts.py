@@ -58,7 +58,8 @@ class Frame:
     """One image, ready for an encoder.
 
     pixels: float32 C x H x W. rgb: C = 3, sRGB-encoded, in [0, 1]. raw: C = 1, a linear mosaic (RGGB phase, even H and
-    W), black subtracted, white at 1, white-balanced by `sensor.gains`, not clipped.
+    W), black subtracted, white (before white balance) at 1, each site multiplied by
+    its gain over the smallest of `sensor.gains`, not clipped: the colour that is full first is so at 1.
     """
 
     pixels: Tensor

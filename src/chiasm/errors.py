@@ -53,7 +53,7 @@ class ConfigError(ChiasmError, ValueError):
 
 
 class ModelError(ChiasmError, KeyError):
-    """A name that the zoo does not hold, or weights that do not fit their entry."""
+    """A name that no model has, or weights that do not fit their entry."""
 
     def __str__(self) -> str:  # KeyError would print the repr of the message
         return str(self.args[0]) if self.args else ""

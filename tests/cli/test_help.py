@@ -21,7 +21,7 @@ VERBS = {
     "pack",
     "unpack",
     "verify",
-    "zoo",
+    "models",
     "doctor",
     "train",
     "evaluate",
@@ -76,7 +76,9 @@ def test_python_m_chiasm_is_the_command():
     assert done.stdout.startswith("chiasm, version 0.")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["zoo", "--json"], ["zoo", "no-such-entry"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["train", "--help"], ["models", "--json"], ["models", "no-such-entry"]]
+)
 def test_when_nobody_reads_any_more_the_command_ends_without_a_word(arguments):
     read, write = os.pipe()
     os.close(read)

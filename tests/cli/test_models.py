@@ -26,14 +26,14 @@ def settings(*pairs):
     return [word for pair in pairs for word in ("--set", pair)]
 
 
-def test_zoo_lists_every_entry_and_prints_every_card(call):
-    listed = call("zoo", "--json")
+def test_models_lists_every_entry_and_prints_every_card(call):
+    listed = call("models", "--json")
     assert [event["name"] for event in listed.of("entry")] == list(models.ENTRIES)
     assert len(models.ENTRIES) >= 3
     for name in models.ENTRIES:
-        assert call("zoo", name, "--json").summary["space"] == models.ENTRIES[name].space
-        assert name in call("zoo", name).out
-    said = call("zoo", "ns-rbg")
+        assert call("models", name, "--json").summary["space"] == models.ENTRIES[name].space
+        assert name in call("models", name).out
+    said = call("models", "ns-rbg")
     assert (said.code, "did you mean 'ns-rgb'?" in said.err) == (3, True)
 
 

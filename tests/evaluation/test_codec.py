@@ -1,14 +1,16 @@
 import json
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from chiasm.errors import ShapeError
 from chiasm.evaluation.baselines.classical import WAYS, Way, coded, decoded, families
 from chiasm.evaluation.meters.curves import Family, Point
 from chiasm.evaluation.meters.metrics import quantised
 from chiasm.evaluation.protocols.codec import Coded, evaluate_codec
-from chiasm.evaluation.protocols.pictures import Picture
+from chiasm.evaluation.protocols.pictures import Picture, read_picture
 from chiasm.evaluation.reports.files import write_codec
 from chiasm.evaluation.reports.tables import codec_tables
 
@@ -91,3 +93,15 @@ def test_a_codec_that_changes_the_size_and_an_empty_set_are_refused(pictures, me
         )
     with pytest.raises(ShapeError, match="at least one"):
         evaluate_codec([], half_a_jpeg)
+
+
+def test_pictures_of_a_protocol_are_upright(tmp_path):
+    pixels = np.zeros((16, 24, 3), np.uint8)
+    pixels[:, :12] = 255
+    exif = Image.Exif()
+    exif[274] = 6  # rotate by 90 degrees to see it upright
+    Image.fromarray(pixels).save(tmp_path / "turned.png", exif=exif)
+    found = read_picture(tmp_path / "turned.png").pixels
+    assert tuple(found.shape) == (3, 24, 16)
+    assert bool((found[:, :12] == 255).all())
+    assert bool((found[:, 12:] == 0).all())

@@ -80,7 +80,7 @@ def test_sets_are_found_and_read_in_order_and_their_absence_is_told(tmp_path, ma
     (tmp_path / "kodak" / "d.png").write_bytes(b"nothing")
     with pytest.raises(ImageError) as caught:
         read_folder(folder)
-    assert caught.value.reason == "unreadable"
+    assert caught.value.reason == "not-an-image"
     with pytest.raises(ImageError, match="holds none"):
         read_folder(tmp_path)
 

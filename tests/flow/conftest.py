@@ -1,4 +1,4 @@
-"""Small pictures on disk, and the untrained entry of the zoo with the shipped tables."""
+"""Small pictures on disk, and the untrained model with the shipped tables."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from chiasm.errors import ConfigError, PacketError, ShapeError, StoreError
 from chiasm.flow import encode as ingest
@@ -174,3 +175,18 @@ def test_without_a_store_reading_says_how_to_give_one(plain):
 def test_an_unknown_precision_is_an_error_with_the_nearest():
     with pytest.raises(ConfigError, match="did you mean 'bfloat16'"):
         Pipeline.load("test-space", precision="bfloat")
+
+
+def test_one_name_in_two_folders_means_two_pictures(tmp_path, monkeypatch):
+    store = tmp_path / "s.lance"
+    for folder, colour in (("one", 10), ("two", 200)):
+        path = tmp_path / folder / "img" / "0001.bmp.png"
+        path.parent.mkdir(parents=True)
+        Image.fromarray(np.full((32, 32, 3), colour, np.uint8)).save(path, compress_level=0)
+        os.utime(path, ns=(10**18, 10**18))
+        monkeypatch.chdir(tmp_path / folder)
+        with Pipeline.load("test-space", store=store, writable=True) as pipeline:
+            summary = pipeline.encode(["img"], workers=0)
+            assert summary.stored == 1
+    sizes = {path.stat().st_size for path in tmp_path.rglob("*.png")}
+    assert len(sizes) == 1  # equal size and time: only the folder tells them apart

@@ -1,4 +1,4 @@
-"""Every entry of the zoo, loaded once, and small pictures on disk."""
+"""Every model, loaded once, and small pictures on disk."""
 
 from __future__ import annotations
 

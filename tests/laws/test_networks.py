@@ -96,7 +96,7 @@ def test_no_network_has_more_parameters_than_a_phone_takes(encoders, decoders, n
     assert all(count < 100_000 for (_, name), count in counts.items() if name.startswith("test-"))
 
 
-def test_networks_of_the_zoo_are_ready_for_use_and_learn_nothing(encoders, decoders, networks):
+def test_networks_are_ready_for_use_and_learn_nothing(encoders, decoders, networks):
     modules = [*encoders.values(), *decoders.values()]
     assert len(modules) == 2 * len(networks)
     assert not any(module.training for module in modules)

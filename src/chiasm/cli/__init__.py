@@ -4,7 +4,7 @@
     options    options that several verbs share                predictions   predict
     terminal   JSON lines, messages, tables, progress          stores        inspect, verify
     outputs    files written whole, and their names            training      train
-    answers    files of what heads answer                      models        zoo, evaluate
+    answers    files of what heads answer                      models        models, evaluate
                                                                machine       doctor
 
 Nothing here imports torch, numpy or lance before a verb runs, so every `--help` is instant.
@@ -17,7 +17,8 @@ import click
 import chiasm
 from chiasm.cli.group import VerbGroup
 from chiasm.cli.machine import doctor
-from chiasm.cli.models import evaluate, zoo
+from chiasm.cli.models import evaluate
+from chiasm.cli.models import models as models_verb
 from chiasm.cli.pictures import encode, pack, reconstruct, unpack
 from chiasm.cli.predictions import predict
 from chiasm.cli.stores import inspect, verify
@@ -46,5 +47,5 @@ def main() -> None:
     """
 
 
-for verb in (encode, reconstruct, predict, inspect, pack, unpack, verify, zoo, doctor, train, evaluate):
+for verb in (encode, reconstruct, predict, inspect, pack, unpack, verify, models_verb, doctor, train, evaluate):
     main.add_command(verb)

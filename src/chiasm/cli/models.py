@@ -1,4 +1,4 @@
-"""Verbs on models: zoo, evaluate."""
+"""Verbs on models: models, evaluate."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ limit = click.option("--limit", type=click.IntRange(1), help="Take only the firs
 @click.argument("name", required=False)
 @options.common
 @options.pass_terminal
-def zoo(terminal: Terminal, name: str | None) -> None:
+def models(terminal: Terminal, name: str | None) -> None:
     """List the models, or print the card of NAME.
 
     A card holds data, licence, scores, the command that made the weights, and their hash.

@@ -17,7 +17,7 @@ from chiasm.images import DecoderPool, Shot, stat_of, uri_of
 from chiasm.store import LanceStore
 
 Outcome = Literal["stored", "known", "failed"]
-COMMIT = 32  # pictures that a kill can cost, at most
+COMMIT = 32  # pictures in a commit; a kill also costs those that wait for others of their size
 BATCH = 8  # pictures of one padded size that are encoded together
 WAITING_PIXELS = 1 << 23  # pixels that wait for others of their size, at most
 
@@ -72,6 +72,7 @@ class Ingest:
         Raises StoreError when a commit fails; what came before is safe.
         """
         started = time.monotonic()
+        paths = [path.absolute() for path in paths]  # one name for one file, wherever one stands
         store, codec = self.store, self.coder.codec
         store.put_table(codec.tables, codec.fitted.data)
         found = {path: stat for path in paths if (stat := stat_of(path)) is not None}

@@ -77,7 +77,7 @@ class Pipeline:
         writable: bool = False,
         precision: Precision = "auto",
     ) -> Pipeline:
-        """Load an encoder of the zoo by name, and open (writable: or make) a store beside it.
+        """Load an encoder by name, and open (writable: or make) a store beside it.
 
         The encoder of mosaics of the same space comes along; its weights are read when the first RAW file is.
 

@@ -30,13 +30,19 @@ class Ledger:
     def add_sources(self, sources: Iterable[Source]) -> None:
         for source in sources:
             seen = self._seen.setdefault(source.uri, {})
-            seen.pop(source.key, None)  # so that the newest key comes last
-            seen[source.key] = source
+            known = seen.get(source.key)
+            if known is None or known.commit <= source.commit:
+                seen.pop(source.key, None)
+                seen[source.key] = source
+            if any(other.commit > source.commit for other in seen.values()):  # the newest key comes last
+                self._seen[source.uri] = dict(sorted(seen.items(), key=lambda item: item[1].commit))
             self._uris.setdefault(source.key, {})[source.uri] = None
 
     def add_faults(self, faults: Iterable[Fault]) -> None:
         for fault in faults:
-            self._faults[fault.uri] = fault
+            known = self._faults.get(fault.uri)
+            if known is None or known.commit <= fault.commit:
+                self._faults[fault.uri] = fault
 
     def uris(self, key: str) -> tuple[str, ...]:
         """Every uri at which these bytes were seen."""

@@ -175,7 +175,11 @@ def _fold(average: dict[str, Tensor], module: nn.Module, decay: float) -> None:
 
 @contextmanager
 def averaged(module: nn.Module, average: Mapping[str, Tensor]) -> Iterator[None]:
-    """The module with its averaged weights for the duration of the block, in evaluation mode."""
+    """The module with its averaged weights for the duration of the block, in evaluation mode.
+
+    Each part then goes back to the mode that it was in: a frozen backbone stays in evaluation mode.
+    """
+    modes = [(part, part.training) for part in module.modules()]
     own = {name: value.clone() for name, value in module.state_dict().items()}
     module.load_state_dict(average)
     module.eval()
@@ -183,7 +187,8 @@ def averaged(module: nn.Module, average: Mapping[str, Tensor]) -> Iterator[None]
         yield
     finally:
         module.load_state_dict(own)
-        module.train()
+        for part, training in modes:
+            part.training = training
 
 
 class _Log:

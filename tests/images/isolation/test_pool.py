@@ -21,6 +21,7 @@ from PIL import Image
 from chiasm.errors import ChiasmError, ConfigError, ImageError
 from chiasm.images import DecoderPool, Limits, Picture, decode
 from chiasm.images.isolation import pool as pool_module
+from chiasm.images.isolation.worker import outcome_of
 
 QUICK = Limits(seconds=1.0)
 
@@ -341,3 +342,10 @@ def test_hundreds_of_pictures_may_be_kept_at_once(save, photo):
         assert descriptors() < 100
     assert reasons(kept) == ["picture"] * 400
     assert Image.fromarray(kept[-1][1].pixels).size == (64, 48)
+
+
+def test_a_message_without_its_pixels_is_a_failed_picture() -> None:
+    about = {"kind": "rgb", "shape": [1, 1, 3], "dtype": "uint8", "digest": "", "source_bytes": 3, "sensor": None}
+    outcome = outcome_of(about, None, "a.png")
+    assert isinstance(outcome, ImageError)
+    assert (outcome.reason, "a.png" in str(outcome)) == ("crashed", True)

@@ -176,7 +176,7 @@ def ways_of(pipeline: Pipeline, heads: Heads, qualities: Sequence[int] = QUALITI
 
 
 def heads_of(protocol: Protocol, space: str) -> Heads:
-    """The zoo's heads for the tasks of a protocol, as one. Raises ModelError for a task without a head."""
+    """The shipped heads for the tasks of a protocol, as one. Raises ModelError for a task without a head."""
     heads: list[HeadModule] = []
     for task in protocol.tasks:
         if all(task != answered.name for head in heads for answered in head.tasks):

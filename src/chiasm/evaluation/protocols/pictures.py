@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from chiasm.errors import ImageError, ShapeError
 from chiasm.evaluation.meters.metrics import unit
+from chiasm.images import Mosaic, decode
 
 SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
@@ -44,15 +44,15 @@ class Picture:
 
 
 def read_picture(path: Path) -> Picture:
-    """The file as 8-bit RGB. Raises ImageError, reason "unreadable", when Pillow cannot open it."""
-    try:
-        with Image.open(path) as image:
-            values = np.array(image.convert("RGB"))
-    except (OSError, ValueError) as fault:
-        raise ImageError(
-            f"{path} must be a picture that Pillow reads: {fault}; remove it", "unreadable"
-        ) from fault
-    return Picture(path.stem, torch.from_numpy(values).permute(2, 0, 1).contiguous())
+    """The file as `chiasm encode` reads it: upright, sRGB; 8 bits of each channel.
+
+    Raises ImageError when it is no photograph that can be read.
+    """
+    shot = decode(path)
+    if isinstance(shot, Mosaic):
+        raise ImageError(f"{path}: expected a photograph, got a RAW file; develop it first", "unsupported")
+    values = shot.pixels if shot.pixels.dtype == np.uint8 else np.round(shot.pixels / 257.0).astype(np.uint8)
+    return Picture(path.stem, torch.from_numpy(values.copy()).permute(2, 0, 1).contiguous())
 
 
 def read_folder(folder: Path, limit: int | None = None) -> list[Picture]:

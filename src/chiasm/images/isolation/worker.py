@@ -202,8 +202,16 @@ def receive(wire: socket.socket) -> tuple[Message, int | None] | None:
 
 def outcome_of(message: Message, descriptor: int | None, uri: str) -> Shot | ImageError:
     """The pool's side of `_answer`. Takes over the descriptor."""
-    if "error" in message or descriptor is None:
+    if "error" in message:
+        if descriptor is not None:
+            os.close(descriptor)
         return ImageError(message["error"], message["reason"])
+    if descriptor is None:
+        return ImageError(
+            f"{uri}: the decoding process sent no pixels (this process may have too many files open); "
+            "close some, and try again",
+            "crashed",
+        )
     try:
         pixels = _received_pixels(descriptor, tuple(message["shape"]), np.dtype(message["dtype"]))
     finally:
