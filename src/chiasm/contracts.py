@@ -16,15 +16,14 @@ from chiasm.errors import ShapeError, nearest
 if TYPE_CHECKING:
     from torch import Tensor
 
-Accepts = Literal["rgb", "raw"]
-AnswerKind = Literal["classes", "distance", "direction", "probability", "picture", "label", "vector"]
+Kind = Literal["rgb", "raw"]
 Unit = Literal["logit", "metre", "canonical", "relative", "direction", "srgb"]
 Stat = tuple[int, int]  # a file's size in bytes and its mtime in ns: the same stat, so the same bytes, unread
 Triple = tuple[float, float, float]
-Size: TypeAlias = tuple[int, int]  # height and width
 
 # Level -> tensor: a map B x C x h x w, or a vector B x D. Names and shapes are those of a Space.
 Features: TypeAlias = Mapping[str, "Tensor"]
+
 
 @dataclass(frozen=True)
 class Sensor:
@@ -58,12 +57,12 @@ class Frame:
     """One image, ready for an encoder.
 
     pixels: float32 C x H x W. rgb: C = 3, sRGB-encoded, in [0, 1]. raw: C = 1, a linear mosaic (RGGB phase, even H and
-    W), black subtracted, white (before white balance) at 1, each site multiplied by
-    its gain over the smallest of `sensor.gains`, not clipped: the colour that is full first is so at 1.
+    W), black subtracted, white (before white balance) at 1, each site multiplied by its gain over the smallest
+    of `sensor.gains`, not clipped: the colour that is full first is so at 1.
     """
 
     pixels: Tensor
-    kind: Accepts = "rgb"
+    kind: Kind = "rgb"
     sensor: Sensor | None = None
 
     @property
@@ -73,30 +72,12 @@ class Frame:
 
 
 @dataclass(frozen=True)
-class Capture:
-    """What a file says of how its picture was taken; every fact may be unknown.
-
-    time: ISO 8601 as the file gives it (EXIF has no zone), or "". camera: maker and model, or "". focal_35mm: focal
-    length in millimetres on a 36 x 24 mm frame, 0 when unknown. sensor: of a camera's mosaic, else None.
-    """
-
-    time: str = ""
-    camera: str = ""
-    focal_35mm: float = 0.0
-    sensor: Sensor | None = None
-
-
-@dataclass(frozen=True)
 class Level:
     """One level of a space: its name, channels, and stride in pixels (0: one vector for the image)."""
 
     name: str
     channels: int
     stride: int
-
-    @property
-    def kind(self) -> Literal["map", "vector"]:
-        return "map" if self.stride else "vector"
 
 
 @dataclass(frozen=True)
@@ -121,20 +102,6 @@ class Space:
             if level.name == name:
                 return level
         raise ShapeError(f"space {self.name!r} has no level {name!r}; {nearest(name, self.names)}")
-
-
-@dataclass(frozen=True)
-class View:
-    """What of the picture an encoder saw.
-
-    size: height and width of the encoder's input, padding included. scale, offset: a point (y, x) of the picture, in
-    pixels from its upper left corner, lies at scale * point + offset in that input. Native: scale 1, offset 0, padded
-    at the bottom and right.
-    """
-
-    size: Size
-    scale: tuple[float, float] = (1.0, 1.0)
-    offset: tuple[float, float] = (0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -226,38 +193,19 @@ class Sample:
 
 
 class Encoder(Protocol):
-    """Pixels to features: B C H W in [0, 1], H and W multiples of `space.grid`; a function of its arguments.
-
-    margin: pixels around a place that can change a feature there, a multiple of the grid; None: the whole picture can,
-    so it is never cut into tiles. view: how a picture is fitted: "native", "longest:518", "square:224".
-    id: weights, preprocessing and view in one word (provenance).
-    """
+    """Pixels to features. B C H W with H, W multiples of `space.grid`; a function of its arguments."""
 
     space: Space
-    accepts: Accepts
-    margin: int | None
-    view: str
-    id: str
+    accepts: Kind
 
     def __call__(self, pixels: Tensor, condition: Tensor | None = None) -> Features: ...
 
 
-class Deriver(Protocol):
-    """Stored levels of a space to further levels of a space, without pixels. reads: what it needs. id: provenance."""
-
-    space: Space  # of what it reads
-    reads: tuple[str, ...]
-    gives: Space  # the space, and levels, that it adds; may be the same space
-    id: str
-
-    def __call__(self, features: Features) -> Features: ...
-
-
 class Head(Protocol):
-    """Stored features to the answers of one task or several: task -> B C h w, or B C for a task of whole pictures.
+    """Stored features to the answers of one task or several: task -> B C h w, the size of a level or of the picture.
 
-    reads: the levels it needs of the space `space`; no other is fetched or decoded. margin: pixels around a place that
-    can change what it answers there; None: the whole picture. A function of its arguments; it sees no pixel.
+    reads: the levels it needs, of the space `space`. margin: pixels around a place that can change what it answers
+    there, a multiple of the grid; None: the whole picture can. A function of its arguments; it sees no pixel.
     """
 
     space: str

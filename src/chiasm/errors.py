@@ -6,7 +6,7 @@
     ├── PacketError                packet bytes are damaged, or name something this chiasm does not have
     ├── StoreError                 a store cannot be opened, is locked, or lacks what was asked of it
     ├── ConfigError                an option, key or value that no recipe knows
-    ├── ModelError                   a name that is not among the models, or weights that do not fit it
+    ├── ModelError                 a name that is not among the models, or weights that do not fit it
     └── MissingExtraError          an optional dependency is not installed; the message has the command
 """
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from chiasm.codecs.transform import TransformCodec
-    from chiasm.contracts import Accepts, Space
+    from chiasm.contracts import Kind, Space
     from chiasm.encoders.ns import SpaceEncoder
     from chiasm.heads.reconstruct import ReconstructHead
     from chiasm.heads.saved import HeadModule
@@ -46,7 +46,7 @@ class Entry:
     role: str
     file: str = ""
     width: int = 64
-    accepts: Accepts = "rgb"
+    accepts: Kind = "rgb"
     raw: str = ""
     tasks: tuple[str, ...] = ()
 

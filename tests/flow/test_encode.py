@@ -186,7 +186,8 @@ def test_one_name_in_two_folders_means_two_pictures(tmp_path, monkeypatch):
         os.utime(path, ns=(10**18, 10**18))
         monkeypatch.chdir(tmp_path / folder)
         with Pipeline.load("test-space", store=store, writable=True) as pipeline:
-            summary = pipeline.encode(["img"], workers=0)
-            assert summary.stored == 1
+            assert pipeline.encode(["img"], workers=0).stored == 1
+            assert pipeline.encode(["../" + folder + "/img"], workers=0).known == 1  # the same file by another path
+            assert pipeline.store.get(str(path)).uris == (str(path),)
     sizes = {path.stat().st_size for path in tmp_path.rglob("*.png")}
     assert len(sizes) == 1  # equal size and time: only the folder tells them apart

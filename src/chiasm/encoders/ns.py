@@ -22,14 +22,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from chiasm.contracts import Accepts, Features, Level, Space
+from chiasm.contracts import Features, Kind, Level, Space
 from chiasm.errors import ShapeError
 from chiasm.features.alignment import COARSE, EDGES, FINER, Alignment
 from chiasm.features.plane import OPPONENT, split_filters
 from chiasm.images.raw.sensor import CONDITION
 
 NS = Space("ns-1", (Level("context", 64, 4), Level("detail", 64, 2)), 4)
-CHANNELS: dict[Accepts, int] = {"rgb": 3, "raw": 1}
+CHANNELS: dict[Kind, int] = {"rgb": 3, "raw": 1}
 
 # One step of the codec's default quantiser is then some 25 grey levels, at which a photograph takes about
 # 1.4 bits a pixel.
@@ -39,7 +39,7 @@ UNKNOWN = torch.cat([torch.eye(3).flatten(), torch.zeros(2), torch.ones(2)])
 BRANCH = 3.0  # what the convolutional branch sees is scaled to about one
 
 # Pixels beyond which an input cannot change an output, on any side; multiples of the grid. A law says so.
-RECEPTIVE_FIELD: dict[Accepts, int] = {"rgb": 24, "raw": 28}
+RECEPTIVE_FIELD: dict[Kind, int] = {"rgb": 24, "raw": 28}
 
 
 class Residual(nn.Module):
@@ -101,10 +101,9 @@ class SpaceEncoder(nn.Module):
 
     space = NS
 
-    def __init__(self, accepts: Accepts = "rgb", width: int = 64) -> None:
+    def __init__(self, accepts: Kind = "rgb", width: int = 64) -> None:
         super().__init__()
-        self.accepts: Accepts = accepts
-        self.margin, self.view = RECEPTIVE_FIELD[accepts], "native"
+        self.accepts: Kind = accepts
         if accepts == "rgb":
             self.split: nn.Module = nn.Conv2d(3, 12, 10, stride=2, padding=4, bias=False)
         else:

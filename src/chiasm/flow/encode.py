@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from chiasm.contracts import Accepts, Failure, Packet, Record, Stat
+from chiasm.contracts import Failure, Kind, Packet, Record, Stat
 from chiasm.errors import ImageError
 from chiasm.features.layout import padded
 from chiasm.flow.tiles import TILE, PictureCoder
@@ -51,7 +52,7 @@ class Ingest:
     """One run of `Pipeline.encode`: counts, and what waits for the next commit."""
 
     coder: PictureCoder
-    feature_ids: Mapping[Accepts, str]
+    feature_ids: Mapping[Kind, str]
     store: LanceStore
     levels: tuple[str, ...]
     quality: int
@@ -72,7 +73,8 @@ class Ingest:
         Raises StoreError when a commit fails; what came before is safe.
         """
         started = time.monotonic()
-        paths = [path.absolute() for path in paths]  # one name for one file, wherever one stands
+        # one name for one file, wherever one stands; a symbolic link keeps the name that it was given by
+        paths = [Path(os.path.abspath(path)) for path in paths]  # noqa: PTH100 - pathlib keeps `..`
         store, codec = self.store, self.coder.codec
         store.put_table(codec.tables, codec.fitted.data)
         found = {path: stat for path in paths if (stat := stat_of(path)) is not None}
@@ -101,7 +103,7 @@ class Ingest:
 
     def _grouped(self, decoded: Iterable[tuple[Path, Shot | ImageError]]) -> Iterator[list[Shot]]:
         """Pictures of one padded size, some together; failures are noted on the way."""
-        waiting: dict[tuple[Accepts, tuple[int, int]], list[Shot]] = {}
+        waiting: dict[tuple[Kind, tuple[int, int]], list[Shot]] = {}
         for path, outcome in decoded:
             result = outcome if isinstance(outcome, ImageError) else self.coder.refusal(outcome) or outcome
             if isinstance(result, ImageError):

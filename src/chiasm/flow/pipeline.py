@@ -22,7 +22,7 @@ from chiasm import models
 from chiasm.codecs import packet as bitstream
 from chiasm.codecs.tables import Tables
 from chiasm.codecs.transform import TransformCodec, checked
-from chiasm.contracts import Accepts, Features, Packet, Record, Space
+from chiasm.contracts import Features, Kind, Packet, Record, Space
 from chiasm.errors import ChiasmError, ConfigError, ModelError, PacketError, ShapeError, StoreError, nearest
 from chiasm.features.layout import padded
 from chiasm.features.working import shrink, working_factor
@@ -65,7 +65,7 @@ class Pipeline:
     coder: PictureCoder
     draw: Callable[[Features], Tensor]
     halve: Callable[[Features], Tensor]
-    feature_ids: Mapping[Accepts, str]
+    feature_ids: Mapping[Kind, str]
     dtype: torch.dtype = torch.float32
     held: LanceStore | None = field(default=None, repr=False)
 
@@ -87,7 +87,7 @@ class Pipeline:
         encoder, head, dtype = models.encoder(name), models.reconstructor(name), chosen(precision)
         encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         head.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        ids: dict[Accepts, str] = {"rgb": models.entry(name).feature_id}
+        ids: dict[Kind, str] = {"rgb": models.entry(name).feature_id}
         encode_raw = None
         if partner := models.entry(name).raw:
             ids["raw"], encode_raw = models.entry(partner).feature_id, late_encoder(partner, dtype)

@@ -5,7 +5,7 @@
        │                              └─► semantics, depth, normals at H/4; edges at H/2
        └──► edges only, H/2
 
-Depth is in metres for a camera of `camera.geometry.CANONICAL_FOCAL` pixels; it is predicted as
+Depth is in metres for a camera of `geometry.pinhole.CANONICAL_FOCAL` pixels; it is predicted as
 a logarithm. Normals have length one. The sizes were chosen so that head and encoder stay below 5 GMACs at 320 x 240.
 """
 

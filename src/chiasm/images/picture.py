@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from chiasm.contracts import Accepts, Frame, Sensor
+from chiasm.contracts import Frame, Kind, Sensor
 from chiasm.errors import ShapeError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Picture:
     source_bytes: int = 0
     uri: str = ""
     sensor: Sensor | None = None
-    kind: ClassVar[Accepts] = "rgb"
+    kind: ClassVar[Kind] = "rgb"
 
     def __post_init__(self) -> None:
         shape, kind = self.pixels.shape, self.pixels.dtype

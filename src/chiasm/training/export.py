@@ -44,7 +44,7 @@ def write_weights(module: nn.Module, prefix: str, folder: Path, name: str) -> No
 
 
 def write_trained_head(head: HeadModule, folder: Path, name: str) -> None:
-    """Write a head as `name`, see `tasks.saved`, and `hashes.json`, into `folder`."""
+    """Write a head as `name`, see `heads.saved`, and `hashes.json`, into `folder`."""
     _write(folder, {name: write_head(head)})
 
 

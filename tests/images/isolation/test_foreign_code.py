@@ -19,6 +19,7 @@ def test_modules_beside_the_pictures_do_not_run(start: list[str], tmp_path: Path
     if not Path(start[0]).exists():
         pytest.skip("chiasm is not installed as a script")
     Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(tmp_path / "a.png")
+    (tmp_path / "chiasm").mkdir()  # a folder of pictures may be called so
     for name in NAMES:
         evil = f"open({str(tmp_path / 'ran')!r}, 'a').write('{name} ')\nraise SystemExit\n"
         (tmp_path / f"{name}.py").write_text(evil)
@@ -28,3 +29,22 @@ def test_modules_beside_the_pictures_do_not_run(start: list[str], tmp_path: Path
     assert not ran.exists(), f"ran: {ran.read_text()}"
     assert ended.returncode == 0, ended.stderr
     assert "1 stored" in ended.stdout
+
+
+OWN = """
+from pathlib import Path
+import mine
+from chiasm.images import DecoderPool
+with DecoderPool(1, decode=mine.decode) as pool:
+    print([type(outcome).__name__ for _, outcome in pool.decode_all([Path("a.png")])])
+"""
+
+
+def test_a_decoder_of_ones_own_may_lie_in_the_current_folder(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(tmp_path / "a.png")
+    own = "from chiasm.images import decode as theirs\ndef decode(path, limits): return theirs(path, limits)\n"
+    (tmp_path / "mine.py").write_text(own)
+    (tmp_path / "script.py").write_text(OWN)
+    command = [sys.executable, "script.py"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert (ended.stdout.strip(), ended.returncode) == ("['Picture']", 0), ended.stderr

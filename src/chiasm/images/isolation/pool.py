@@ -52,13 +52,15 @@ _GRACE_SECONDS = 5.0
 _LISTEN_SECONDS = 60.0
 
 
-def trusted_path() -> list[str]:
-    """`sys.path` without the current folder: code beside the pictures must not run.
+def trusted_path(decode: str) -> list[str]:
+    """`sys.path` for a worker that runs `decode`, "module:function": code beside the pictures must not run.
 
-    Kept when chiasm itself is imported from there, as in a checkout that one stands in.
+    The current folder is left out, unless chiasm itself is imported from there, as in a checkout that one stands in. A
+    decoder of the user's own may live there: then it comes last, where no name in it hides another module.
     """
     here, own = Path.cwd().resolve(), Path(__file__).resolve().parents[3]
-    return [entry for entry in sys.path if entry and (Path(entry).resolve() != here or here == own)]
+    safe = [entry for entry in sys.path if entry and (Path(entry).resolve() != here or here == own)]
+    return safe if decode.startswith("chiasm.") else [*safe, str(here)]
 
 
 def _spawn(given: str, channel: int) -> subprocess.Popen[bytes]:
@@ -79,7 +81,7 @@ class _Worker:
         self.wire, theirs = socket.socketpair()
         with theirs:
             given = {
-                "sys_path": trusted_path(),
+                "sys_path": trusted_path(decode),
                 "channel": theirs.fileno(),
                 "decode": decode,
                 "limits": asdict(limits),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from chiasm.contracts import Accepts, Frame, Sensor
+from chiasm.contracts import Frame, Kind, Sensor
 from chiasm.errors import ShapeError
 from chiasm.images.picture import Picture
 
@@ -35,7 +35,7 @@ class Mosaic:
     digest: str = ""
     source_bytes: int = 0
     uri: str = ""
-    kind: ClassVar[Accepts] = "raw"
+    kind: ClassVar[Kind] = "raw"
     remark: ClassVar[str] = ""  # a Picture may have one
 
     def __post_init__(self) -> None:
