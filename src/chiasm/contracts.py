@@ -7,8 +7,9 @@ Importing this module does not import torch: the tensors are annotations only.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from chiasm.errors import ShapeError, nearest
@@ -20,6 +21,7 @@ Kind = Literal["rgb", "raw"]
 Unit = Literal["logit", "metre", "canonical", "relative", "direction", "srgb"]
 Stat = tuple[int, int]  # a file's size in bytes and its mtime in ns: the same stat, so the same bytes, unread
 Triple = tuple[float, float, float]
+Size: TypeAlias = tuple[int, int]  # height and width
 
 # Level -> tensor: a map B x C x h x w, or a vector B x D. Names and shapes are those of a Space.
 Features: TypeAlias = Mapping[str, "Tensor"]
@@ -72,12 +74,30 @@ class Frame:
 
 
 @dataclass(frozen=True)
+class Capture:
+    """What a file says of how its picture was taken; every fact may be unknown.
+
+    time: ISO 8601 as the file gives it (EXIF has no zone), or "". camera: maker and model, or "". focal_35mm: focal
+    length in millimetres on a 36 x 24 mm frame, 0 when unknown. sensor: of a camera's mosaic, else None.
+    """
+
+    time: str = ""
+    camera: str = ""
+    focal_35mm: float = 0.0
+    sensor: Sensor | None = None
+
+
+@dataclass(frozen=True)
 class Level:
     """One level of a space: its name, channels, and stride in pixels (0: one vector for the image)."""
 
     name: str
     channels: int
     stride: int
+
+    @property
+    def kind(self) -> Literal["map", "vector"]:
+        return "map" if self.stride else "vector"
 
 
 @dataclass(frozen=True)
@@ -105,38 +125,86 @@ class Space:
 
 
 @dataclass(frozen=True)
-class Packet:
-    """The compressed features of one image, level by level.
+class View:
+    """What of the picture an encoder saw.
 
-    tables is the hash of the codec's tables, size the picture's height and width before padding, tile the edge in
-    pixels of the square tiles that were coded one by one. Each stream carries its own checksum.
+    size: height and width of the encoder's input, padding included. scale, offset: a point (y, x) of the picture, in
+    pixels from its upper left corner, lies at scale * point + offset in that input. Native: scale 1, offset 0, padded
+    at the bottom and right.
     """
 
-    space: str
+    size: Size
+    scale: tuple[float, float] = (1.0, 1.0)
+    offset: tuple[float, float] = (0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class Coded:
+    """One level of one picture as bytes.
+
+    codec, tables, quality: which codec made them, the hash of its tables ("" where it has none) and its quality (0
+    where it has none). shape: C h w of the map, or D of the vector (one number). view: what the encoder saw. tile: edge
+    in pixels of the encoder's input of the squares that were coded one by one; 0: the whole in one. parent: the level
+    that this one is coded on top of, or ""; base: the CRC-32 of that level's bytes, so that no other can stand in.
+    data: the stream; of a vector, its little-endian float16 or float32 numbers.
+    """
+
     codec: str
-    quality: int
     tables: str
-    size: tuple[int, int]
-    tile: int
-    streams: Mapping[str, bytes]
+    quality: int
+    shape: tuple[int, ...]
+    view: View
+    data: bytes
+    tile: int = 0
+    parent: str = ""
+    base: int = 0
+
+    @property
+    def codec_id(self) -> str:
+        """codec, tables and quality in one word: what decides whether a level is there already."""
+        made = f"{self.codec}@{self.tables}" if self.tables else self.codec
+        return f"{made}/q{self.quality}" if self.quality else made
+
+    @property
+    def crc(self) -> int:
+        return zlib.crc32(self.data)
+
+
+@dataclass(frozen=True)
+class Packet:
+    """Compressed features of one image in one space, level by level. size: of the picture, before any view."""
+
+    space: str
+    size: Size
+    levels: Mapping[str, Coded]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One level in a store: its bytes and which encoder made it (weights, preprocessing, view, precision)."""
+
+    encoder: str
+    coded: Coded
 
 
 @dataclass(frozen=True)
 class Record:
-    """One image in a store.
+    """One image in a store, with the levels that were asked for.
 
-    key = digest of the source and the feature id; feature_id names weights and preprocessing, codec_id the codec and
-    its quality: provenance, never used to decide compatibility. sensor: of a camera's mosaic, None for a photograph.
+    key: 64 hex digits, the digest of the source's bytes and of `part`. digest: SHA-256 of the source's bytes. part:
+    which picture of the source, "" where it is the only one ("page=2", "time=1.500"). size: height and width.
+    spaces: space -> level -> Stored. columns: what the user added (labels, ratings).
     """
 
     key: str
     digest: str
-    feature_id: str
-    codec_id: str
-    packet: Packet
+    size: Size
     source_bytes: int
+    spaces: Mapping[str, Mapping[str, Stored]] = field(default_factory=dict)
+    part: str = ""
     uris: tuple[str, ...] = ()
-    sensor: Sensor | None = None
+    capture: Capture = Capture()
+    columns: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -192,20 +260,70 @@ class Sample:
     camera: Intrinsics | None = None
 
 
+@dataclass(frozen=True)
+class Parent:
+    """A level that is decoded already, for the one that is coded on top of it. symbols: what its codec keeps of it."""
+
+    values: Tensor
+    symbols: object
+
+
 class Encoder(Protocol):
-    """Pixels to features. B C H W with H, W multiples of `space.grid`; a function of its arguments."""
+    """Pixels to features: B C H W in [0, 1], H and W multiples of `space.grid`; a function of its arguments.
+
+    margin: pixels around a place that can change a feature there, a multiple of the grid; None: the whole picture can,
+    so it is never cut into tiles. view: how a picture is fitted: "native", "longest:518", "square:224".
+    id: weights, preprocessing and view in one word (provenance).
+    """
 
     space: Space
     accepts: Kind
+    margin: int | None
+    view: str
+    id: str
 
     def __call__(self, pixels: Tensor, condition: Tensor | None = None) -> Features: ...
 
 
-class Head(Protocol):
-    """Stored features to the answers of one task or several: task -> B C h w, the size of a level or of the picture.
+class Deriver(Protocol):
+    """Stored levels of a space to further levels of a space, without pixels. reads: what it needs. id: provenance."""
 
-    reads: the levels it needs, of the space `space`. margin: pixels around a place that can change what it answers
-    there, a multiple of the grid; None: the whole picture can. A function of its arguments; it sees no pixel.
+    space: Space  # of what it reads
+    reads: tuple[str, ...]
+    gives: Space  # the space, and levels, that it adds; may be the same space
+    id: str
+
+    def __call__(self, features: Features) -> Features: ...
+
+
+class Codec(Protocol):
+    """One level of one picture or tile to bytes and back. Symbols are exact on every machine.
+
+    parents: level -> the level that it is coded on top of; the flow codes and decodes that one first.
+    """
+
+    name: str
+    tables: str  # hash, or "" for a codec without tables
+    qualities: int  # 1 (smallest) to this; 0: it has no quality
+
+    def parent(self, level: str) -> str: ...
+
+    def encode(self, level: str, values: Tensor, quality: int, parent: Parent | None = None) -> tuple[bytes, object]:
+        """values: 1 C h w or 1 D, on any device. Gives the bytes and the symbols (for a child level's Parent)."""
+        ...
+
+    def decode(
+        self, level: str, data: bytes, shape: tuple[int, ...], quality: int, parent: Parent | None = None
+    ) -> Parent:
+        """The inverse: float32 values 1 C h w (or 1 D), and the symbols. Raises PacketError for damaged bytes."""
+        ...
+
+
+class Head(Protocol):
+    """Stored features to the answers of one task or several: task -> B C h w, or B C for a task of whole pictures.
+
+    reads: the levels it needs of the space `space`; no other is fetched or decoded. margin: pixels around a place that
+    can change what it answers there; None: the whole picture. A function of its arguments; it sees no pixel.
     """
 
     space: str
@@ -216,22 +334,12 @@ class Head(Protocol):
     def __call__(self, features: Features) -> dict[str, Tensor]: ...
 
 
-class Codec(Protocol):
-    """Features of one image or tile to bytes per level, and back. Symbols are exact on every machine."""
-
-    name: str
-    spec: Space
-    tables: str
-
-    def compress(self, features: Features, quality: int) -> dict[str, bytes]: ...
-
-    def decompress(self, streams: Mapping[str, bytes], size: tuple[int, int], quality: int) -> Features: ...
-
-
 class Store(Protocol):
-    """Records on disk. `put` is one durable commit; `get` and `scan` read only the levels asked for.
+    """Records on disk. `put` is one durable commit: when it returns, all of it is safe.
 
-    uris: further uri -> key that is stored already. stats: uri -> size and mtime, for every uri in the call.
+    levels, here and below: space -> names of the levels to read; None: all of them; {}: the facts alone. uris: uri ->
+    key, of pictures that are stored or in this call. stats: uri -> size and mtime. replace: levels that are there
+    already give way; else they are kept.
     """
 
     def put(
@@ -240,8 +348,13 @@ class Store(Protocol):
         failures: Sequence[Failure] = (),
         uris: Mapping[str, str] | None = None,
         stats: Mapping[str, Stat] | None = None,
+        replace: bool = False,
     ) -> None: ...
 
-    def get(self, key: str, levels: Sequence[str] | None = None) -> Record: ...
+    def get_many(self, keys: Sequence[str], levels: Mapping[str, Sequence[str]] | None = None) -> list[Record]: ...
 
-    def scan(self, levels: Sequence[str] | None = None) -> Iterator[Record]: ...
+    def scan(self, levels: Mapping[str, Sequence[str]] | None = None, where: str = "") -> Iterator[Record]: ...
+
+    def made(self, keys: Sequence[str], space: str) -> Mapping[str, Mapping[str, tuple[str, str]]]:
+        """key -> level -> (encoder id, codec id), of the levels that are stored in `space`."""
+        ...
