@@ -299,11 +299,12 @@ class Deriver(Protocol):
 class Codec(Protocol):
     """One level of one picture or tile to bytes and back. Symbols are exact on every machine.
 
-    parents: level -> the level that it is coded on top of; the flow codes and decodes that one first.
+    parent: the level that another is coded on top of, or ""; the flow codes and decodes that one first.
     """
 
     name: str
     tables: str  # hash, or "" for a codec without tables
+    data: bytes  # the tables themselves, or b""
     qualities: int  # 1 (smallest) to this; 0: it has no quality
 
     def parent(self, level: str) -> str: ...

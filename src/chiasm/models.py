@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, TypeVar
 
@@ -21,10 +21,11 @@ M = TypeVar("M", bound="nn.Module")
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import torch
     from torch import Tensor, nn
 
     from chiasm.codecs.transform import TransformCodec
-    from chiasm.contracts import Kind, Space
+    from chiasm.contracts import Codec, Encoder, Features, Kind, Space
     from chiasm.encoders.ns import SpaceEncoder
     from chiasm.heads.reconstruct import ReconstructHead
     from chiasm.heads.saved import HeadModule
@@ -57,8 +58,7 @@ class Entry:
         found, wanted = hashlib.sha256(data).hexdigest(), str(self.card["sha256"])
         if found != wanted:
             raise ModelError(
-                f"{self.name}: {self.file} has hash {found[:16]}, its card says {wanted[:16]}; "
-                "reinstall chiasm"
+                f"{self.name}: {self.file} has hash {found[:16]}, its card says {wanted[:16]}; reinstall chiasm"
             )
         return data
 
@@ -122,13 +122,95 @@ def reconstructor(name: str) -> ReconstructHead:
     return _filled(lambda: ReconstructHead(NS, chosen.width), chosen, "decoder.")
 
 
+FOREIGN = ("timm", "hf", "onnx", "tflite")  # libraries whose networks can be encoders, as `timm:NAME`
+
+
+@dataclass(frozen=True)
+class Model:
+    """Which encoder, and what it is asked.
+
+    name: of an entry, or `timm:NAME`, `hf:NAME_OR_FOLDER`, `onnx:FILE`, `tflite:FILE`. The rest is of foreign ones.
+    weights: a local file or folder; None: those that its library fetches. layers: names or indices of what is stored;
+    none: the last, or every stage of a convolutional network. view: native, longest:518, square:224; "": its own.
+    """
+
+    name: str
+    weights: Path | None = None
+    layers: tuple[str, ...] = ()
+    view: str = ""
+
+    @property
+    def is_foreign(self) -> bool:
+        return self.name.partition(":")[0] in FOREIGN and ":" in self.name
+
+    @property
+    def draws(self) -> bool:
+        """Whether the decoder of its space comes with it."""
+        return not self.is_foreign and entry(self.name).accepts == "rgb"
+
+    def check(self) -> None:
+        """Raise ModelError for an unknown entry, or for options that one does not take; nothing is loaded."""
+        if self.is_foreign:
+            return
+        entry(self.name)
+        if self.weights is not None or self.layers or self.view:
+            raise ModelError(
+                f"{self.name!r} travels with its weights and has one view; --weights, --layers and --view are for "
+                f"{', '.join(f'{library}:NAME' for library in FOREIGN)}"
+            )
+
+    def encoders(self, device: torch.device, dtype: torch.dtype) -> Mapping[Kind, Encoder]:
+        """The encoders of its space by what they read, on a device. Weights of entries are read at their first call."""
+        self.check()
+        if self.is_foreign:
+            from chiasm.encoders import foreign
+
+            loaded = foreign.load(
+                self.name, weights=self.weights, layers=self.layers or None, view=self.view or None,
+                device=device, dtype=dtype,
+            )  # fmt: skip
+            return {loaded.accepts: loaded}
+        chosen = entry(self.name)
+        partner = (entry(chosen.raw),) if chosen.raw else ()
+        return {each.accepts: LateEncoder(each, device) for each in (chosen, *partner)}
+
+
+class LateEncoder:
+    """The encoder of an entry, whose weights are read when it is first called."""
+
+    view = "native"
+
+    def __init__(self, chosen: Entry, device: torch.device) -> None:
+        from chiasm.encoders.ns import RECEPTIVE_FIELD
+
+        self.space, self.accepts, self.id = spec(chosen.space), chosen.accepts, chosen.feature_id
+        self.margin: int | None = RECEPTIVE_FIELD[chosen.accepts]
+        self._name, self._device = chosen.name, device
+
+    def __call__(self, pixels: Tensor, condition: Tensor | None = None) -> Features:
+        found: Features = self.network(pixels, condition)
+        return found
+
+    @cached_property
+    def network(self) -> nn.Module:
+        import torch
+
+        return encoder(self._name).to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
 def spec(space: str) -> Space:
-    """The levels of a space. Raises ModelError naming the nearest one."""
+    """The levels of a space of the package. Raises ModelError naming the nearest one."""
     from chiasm.encoders.ns import NS
 
     if space != NS.name:
         raise ModelError(f"no space called {space!r}; {nearest(space, [NS.name])}")
     return NS
+
+
+def drawing_entry(space: str) -> str | None:
+    """The entry whose decoder draws pictures of a space, or None."""
+    drawing = [item.name for item in ENTRIES.values() if item.space == space and item.file and item.raw]
+    return drawing[0] if drawing else None
 
 
 def head(task: str, space: str) -> HeadModule:
@@ -193,6 +275,40 @@ def codec(space: str) -> TransformCodec:
     if space not in known:
         raise ModelError(f"no codec tables for space {space!r}; {nearest(space, known)}")
     return TransformCodec(Tables.read(known[space].data))
+
+
+def codec_of(space: Space, level: str, name: str = "") -> Codec:
+    """The codec that a level is coded with: vectors as they are, maps by `name`; "": the space's tables, else fp16.
+
+    Raises PacketError naming the nearest codec.
+    """
+    from chiasm.codecs import codec_named
+
+    if space.level(level).kind == "vector":
+        return codec_named("vector")
+    tables = {item.space: item for item in ENTRIES.values() if item.name.startswith("transform@")}
+    if name in ("", "transform") and space.name in tables:
+        fitted = codec(space.name)
+        if level in [each.name for each in fitted.fitted.levels]:
+            return fitted
+    if name == "transform":
+        raise ModelError(
+            f"there are no tables of codec 'transform' for level {level!r} of {space.name!r}; use plain-fp16"
+        )
+    return codec_named(name or "plain-fp16")
+
+
+def codec_for(name: str, tables: str, table: Callable[[str], bytes]) -> Codec:
+    """The codec that a stored level names. table: gives the bytes of tables that the package does not ship, by hash.
+
+    Raises PacketError for a codec that this chiasm does not have, and what `table` raises.
+    """
+    from chiasm.codecs import codec_named
+
+    for item in ENTRIES.values():
+        if tables and item.name.startswith(f"{name}@") and codec(item.space).tables == tables:
+            return codec(item.space)
+    return codec_named(name, table(tables) if tables else None)
 
 
 def space_of(weights: Path) -> tuple[SpaceEncoder, ReconstructHead]:

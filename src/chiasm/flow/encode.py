@@ -1,4 +1,9 @@
-"""Files into a store: what is done is skipped, what fails goes to the errors table, a batch is a commit."""
+"""Files into a store: what is done is skipped, what fails goes to the errors table, a batch is a commit.
+
+    paths ──known?──► decode ──► batch ──► encode ──► compress ──► commit
+
+A picture counts as stored when its commit is on the disk, and is reported then.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +15,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from chiasm.contracts import Failure, Kind, Packet, Record, Stat
+from chiasm.contracts import Capture, Failure, Record, Stat, Stored
 from chiasm.errors import ImageError
-from chiasm.features.layout import padded
-from chiasm.flow.tiles import TILE, PictureCoder
+from chiasm.flow.read import Reader
+from chiasm.flow.see import Eye
+from chiasm.flow.tiles import Choice, PacketReader, Seen, coded_levels
 from chiasm.images import DecoderPool, Shot, stat_of, uri_of
-from chiasm.store import LanceStore
+from chiasm.store import COMMIT_BYTES, COMMIT_ROWS, COMMIT_SECONDS
 
 Outcome = Literal["stored", "known", "failed"]
-COMMIT = 32  # pictures in a commit; a kill also costs those that wait for others of their size
-BATCH = 8  # pictures of one padded size that are encoded together
+BATCH = 8  # pictures of one view size that are encoded together
+LOOKED_UP = 4096  # uris that are looked up at once
 WAITING_PIXELS = 1 << 23  # pixels that wait for others of their size, at most
 
 
@@ -37,146 +43,233 @@ class Progress:
 
 @dataclass(frozen=True)
 class Summary:
-    """What `encode` did. stream_bytes: bytes written per level."""
+    """What `encode` did.
+
+    level_bytes: bytes written per level. kept: pictures that hold a wanted level at another quality or from another
+    encoder, which only `replace` renews.
+    """
 
     stored: int
     known: int
     failed: int
+    kept: int
     source_bytes: int
-    stream_bytes: Mapping[str, int]
+    level_bytes: Mapping[str, int]
     seconds: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is wanted of each picture.
+
+    asked: the levels. choices: level -> how it is coded, of those that are asked, and of those that are coded on top of
+    one of them. replace: whether a level that is there, made by another encoder or at another quality, gives way.
+    retry: whether what failed before is tried again. workers: decoding processes.
+    """
+
+    asked: tuple[str, ...]
+    choices: Mapping[str, Choice]
+    replace: bool = False
+    retry: bool = False
+    workers: int = 1
+
+    def missing(self, made: Mapping[str, tuple[str, str]], encoder: str) -> tuple[str, ...]:
+        """The levels to code, given what is there: level -> (encoder id, codec id).
+
+        What is coded on top of a level that gives way gives way with it, asked or not.
+        """
+        wanted: list[str] = []
+        for name, choice in self.choices.items():  # parents first
+            absent, above = name not in made, choice.codec.parent(name)
+            renewed = not absent and above in wanted
+            if (absent and name in self.asked) or renewed or (self.replace and self._differs(name, made, encoder)):
+                wanted.append(name)
+        return tuple(wanted)
+
+    def keeps(self, made: Mapping[str, tuple[str, str]], encoder: str) -> bool:
+        """Whether a level that is asked for is there in another form, and stays."""
+        return not self.replace and any(self._differs(name, made, encoder) for name in self.asked)
+
+    def _differs(self, name: str, made: Mapping[str, tuple[str, str]], encoder: str) -> bool:
+        return name in self.asked and name in made and made[name] != (encoder, self.choices[name].codec_id)
+
+
+@dataclass
+class Pending:
+    """What waits for the next commit."""
+
+    records: dict[str, Record] = field(default_factory=dict)
+    failures: list[Failure] = field(default_factory=list)
+    uris: dict[str, str] = field(default_factory=dict)
+    reports: list[Progress] = field(default_factory=list)
+    bytes: int = 0
+    since: float = field(default_factory=time.monotonic)
+
+    @property
+    def due(self) -> bool:
+        rows = len(self.records) + len(self.failures) + len(self.uris)
+        late = time.monotonic() - self.since >= COMMIT_SECONDS
+        return bool(rows) and (late or rows >= COMMIT_ROWS or self.bytes >= COMMIT_BYTES)
+
+    @property
+    def touched(self) -> set[str]:
+        """The uris that the commit is about."""
+        stored = {uri for record in self.records.values() for uri in record.uris}
+        return stored | set(self.uris) | {failure.uri for failure in self.failures}
 
 
 @dataclass
 class Ingest:
     """One run of `Pipeline.encode`: counts, and what waits for the next commit."""
 
-    coder: PictureCoder
-    feature_ids: Mapping[Kind, str]
-    store: LanceStore
-    levels: tuple[str, ...]
-    quality: int
+    eye: Eye
+    reader: Reader
+    plan: Plan
     report: Callable[[Progress], None] | None
     total: int = 0
     done: int = 0
-    counts: dict[str, int] = field(default_factory=lambda: {"stored": 0, "known": 0, "failed": 0})
+    counts: dict[str, int] = field(default_factory=lambda: {"stored": 0, "known": 0, "failed": 0, "kept": 0})
     source_bytes: int = 0
-    stream_bytes: dict[str, int] = field(default_factory=dict)
-    records: dict[str, Record] = field(default_factory=dict)
-    failures: list[Failure] = field(default_factory=list)
-    uris: dict[str, str] = field(default_factory=dict)
+    level_bytes: dict[str, int] = field(default_factory=dict)
     stats: dict[str, Stat] = field(default_factory=dict)
+    pending: Pending = field(default_factory=Pending)
 
-    def run(self, paths: Sequence[Path], retry: bool, workers: int) -> Summary:
+    def run(self, paths: Sequence[Path]) -> Summary:
         """Encode all of `paths` that are not done.
 
         Raises StoreError when a commit fails; what came before is safe.
         """
-        started = time.monotonic()
+        started, store = time.monotonic(), self.reader.store
         # one name for one file, wherever one stands; a symbolic link keeps the name that it was given by
         paths = [Path(os.path.abspath(path)) for path in paths]  # noqa: PTH100 - pathlib keeps `..`
-        store, codec = self.store, self.coder.codec
-        store.put_table(codec.tables, codec.fitted.data)
-        found = {path: stat for path in paths if (stat := stat_of(path)) is not None}
-        self.stats = {uri_of(path): stat for path, stat in found.items()}
-        skip = {uri for feature_id in self.feature_ids.values() for uri in store.done(self.stats, feature_id)}
-        failed = store.failed(self.stats)
+        store.declare(self.eye.space)
+        for choice in self.plan.choices.values():
+            if choice.codec.tables:
+                store.put_table(choice.codec.tables, choice.codec.data)
         self.total = len(paths)
-        todo = []
-        for path in paths:
-            uri = uri_of(path)
-            if uri in skip:
-                self._told(uri, "known", 0)
-            elif uri in failed and not retry:
-                self._told(uri, "failed", 0, "failed before; --retry tries again")
-            else:
-                todo.append(path)
-        with DecoderPool(workers=workers) as pool:
+        todo = [path for start in range(0, len(paths), LOOKED_UP) for path in self._todo(paths[start:][:LOOKED_UP])]
+        with DecoderPool(workers=self.plan.workers) as pool:
             for group in self._grouped(pool.decode_all(todo)):
                 self._encode(group)
-                self._commit(at_least=COMMIT)
+                self._commit_when_due()
         self._commit()
-        seconds = time.monotonic() - started
         return Summary(
-            **self.counts, source_bytes=self.source_bytes, stream_bytes=self.stream_bytes, seconds=seconds
+            **self.counts,
+            source_bytes=self.source_bytes,
+            level_bytes=self.level_bytes,
+            seconds=time.monotonic() - started,
         )
 
+    def _todo(self, paths: Sequence[Path]) -> Iterator[Path]:
+        """What must be decoded: not what is known by size and time, nor what failed before."""
+        store, space = self.reader.store, self.eye.space.name
+        stats = {uri_of(path): stat for path in paths if (stat := stat_of(path)) is not None}
+        self.stats |= stats
+        known, failed = store.known(stats), store.failed(stats)
+        made = store.made(list(set(known.values())), space)
+        for path in paths:
+            uri = uri_of(path)
+            levels = made.get(known.get(uri, ""), {})
+            # a space may have an encoder of mosaics and one of photographs: the one that made it would do so again
+            usual = next((encoder for encoder, _ in levels.values()), "")
+            encoder = usual if usual in self.eye.ids else self.eye.ids[0]
+            if uri in known and not self.plan.missing(levels, encoder):
+                self._told(uri, "known", 0)
+                self.counts["kept"] += self.plan.keeps(levels, encoder)
+            elif uri in failed and not self.plan.retry:
+                self._told(uri, "failed", 0, "failed before; --retry tries again")
+            else:
+                yield path
+
     def _grouped(self, decoded: Iterable[tuple[Path, Shot | ImageError]]) -> Iterator[list[Shot]]:
-        """Pictures of one padded size, some together; failures are noted on the way."""
-        waiting: dict[tuple[Kind, tuple[int, int]], list[Shot]] = {}
+        """Pictures of one kind and view size, some together; failures are noted on the way."""
+        waiting: dict[object, list[Shot]] = {}
         for path, outcome in decoded:
-            result = outcome if isinstance(outcome, ImageError) else self.coder.refusal(outcome) or outcome
+            result = outcome if isinstance(outcome, ImageError) else self.eye.refusal(outcome) or outcome
             if isinstance(result, ImageError):
-                self.failures.append(Failure(uri_of(path), result.reason, str(result)))
-                self._told(uri_of(path), "failed", 0, str(result))
-                self._commit(at_least=COMMIT)
+                uri = uri_of(path)
+                self.pending.failures.append(Failure(uri, result.reason, str(result)))
+                self._later(uri, "failed", 0, str(result))
+                self._commit_when_due()
                 continue
-            if self._is_known(result):
-                self._commit(at_least=COMMIT)
-                continue
-            size = padded(result.size, self.coder.spec.grid)
-            if max(size) > TILE:
+            if self.eye.is_tiled(result):
                 yield [result]
                 continue
-            alike = (result.kind, size)
+            alike = (result.kind, self.eye.view(result).size)
             waiting.setdefault(alike, []).append(result)
-            pixels = sum(height * width * len(group) for (_, (height, width)), group in waiting.items())
+            pixels = sum(shot.size[0] * shot.size[1] for group in waiting.values() for shot in group)
             if len(waiting[alike]) >= BATCH or pixels > WAITING_PIXELS:
                 yield waiting.pop(alike)
         yield from waiting.values()
 
-    def _is_known(self, picture: Shot) -> bool:
-        """Whether these bytes are stored, or about to be: then only the further uri is noted."""
-        key = self._key(picture)
-        if key not in self.store and key not in self.records:
-            return False
-        if picture.uri not in self.uris:
-            self.uris[picture.uri] = key
-            self._told(picture.uri, "known", picture.source_bytes)
-        return True
-
-    def _key(self, picture: Shot) -> str:
-        return key_of(picture.digest, self.feature_ids[picture.kind])
-
     def _encode(self, group: list[Shot]) -> None:
-        fresh = [picture for picture in group if not self._is_known(picture)]
-        unique = list({picture.digest: picture for picture in fresh}.values())
-        if not unique:
-            return
-        packets = self.coder.pack_many(unique, self.quality, self.levels)
-        for picture, packet in zip(unique, packets, strict=True):
-            self._keep(picture, packet)
-        for picture in fresh:
-            if picture not in unique:
-                self._is_known(picture)
+        """Encode what is missing of a group; the same bytes twice are encoded once."""
+        space, unique = self.eye.space.name, {key_of(shot): shot for shot in group}
+        made = self.reader.store.made(list(unique), space)
+        todo: dict[str, tuple[str, ...]] = {}
+        for key, shot in unique.items():
+            levels, encoder = dict(made.get(key, {})), self.eye.id(shot.kind)
+            if (record := self.pending.records.get(key)) is not None:
+                levels |= {name: (each.encoder, each.coded.codec_id) for name, each in record.spaces[space].items()}
+            if missing := self.plan.missing(levels, encoder):
+                todo[key] = missing
+            else:
+                self.counts["kept"] += self.plan.keeps(levels, encoder)
+        if todo:
+            shots = [unique[key] for key in todo]
+            for (key, missing), shot, seen in zip(todo.items(), shots, self.eye.see(shots), strict=True):
+                self._keep(key, shot, seen, missing)
+        for shot in group:
+            key = key_of(shot)
+            if key not in todo or shot is not unique[key]:
+                self.pending.uris[shot.uri] = key
+                self._later(shot.uri, "known", shot.source_bytes)
 
-    def _keep(self, picture: Shot, packet: Packet) -> None:
-        key, coder = self._key(picture), self.coder
-        record = Record(
+    def _keep(self, key: str, shot: Shot, seen: Seen, missing: tuple[str, ...]) -> None:
+        choices = {name: self.plan.choices[name] for name in missing}
+        coded = coded_levels(self.eye.space, seen, choices, self._stored_parents(key, missing))
+        encoder = self.eye.id(shot.kind)
+        self.pending.records[key] = Record(
             key=key,
-            digest=picture.digest,
-            feature_id=self.feature_ids[picture.kind],
-            codec_id=f"{coder.codec.name}@{coder.codec.tables}/q{self.quality}",
-            packet=packet,
-            source_bytes=picture.source_bytes,
-            uris=(picture.uri,),
-            sensor=picture.sensor,
+            digest=shot.digest,
+            size=shot.size,
+            source_bytes=shot.source_bytes,
+            spaces={self.eye.space.name: {name: Stored(encoder, each) for name, each in coded.items()}},
+            uris=(shot.uri,),
+            capture=Capture(camera=shot.sensor.camera if shot.sensor else "", sensor=shot.sensor),
         )
-        self.records[key] = record
-        self.source_bytes += picture.source_bytes
-        for name, stream in packet.streams.items():
-            self.stream_bytes[name] = self.stream_bytes.get(name, 0) + len(stream)
-        self._told(picture.uri, "stored", picture.source_bytes, picture.remark)
+        self.source_bytes += shot.source_bytes
+        for name, each in coded.items():
+            self.level_bytes[name] = self.level_bytes.get(name, 0) + len(each.data)
+            self.pending.bytes += len(each.data)
+        self._later(shot.uri, "stored", shot.source_bytes, shot.remark)
 
-    def _commit(self, at_least: int = 1) -> None:
-        """Put what waits into the store, when it is at least so much."""
-        if len(self.records) + len(self.failures) + len(self.uris) < at_least:
-            return
-        touched = {uri for record in self.records.values() for uri in record.uris} | set(self.uris)
-        touched |= {failure.uri for failure in self.failures}
-        stats = {uri: self.stats[uri] for uri in touched if uri in self.stats}
-        self.store.put(list(self.records.values()), self.failures, self.uris, stats)
-        self.records, self.failures, self.uris = {}, [], {}
+    def _stored_parents(self, key: str, missing: Sequence[str]) -> PacketReader | None:
+        """What is stored already and is coded on top of now."""
+        above = {self.plan.choices[name].codec.parent(name) for name in missing} - set(missing) - {""}
+        if not above:
+            return None
+        packet = self.reader.packet(key, self.eye.space, sorted(above))
+        return self.reader.opened(packet, self.eye.space)
+
+    def _commit_when_due(self) -> None:
+        if self.pending.due:
+            self._commit()
+
+    def _commit(self) -> None:
+        """Put what waits into the store, and report it."""
+        pending, self.pending = self.pending, Pending()
+        if touched := pending.touched:
+            stats = {uri: self.stats[uri] for uri in touched if uri in self.stats}
+            # what was planned is either not there or is to give way, so nothing else is replaced
+            records = list(pending.records.values())
+            self.reader.store.put(records, pending.failures, pending.uris, stats, replace=True)
+        for each in pending.reports:
+            self._told(each.uri, each.outcome, each.source_bytes, each.message)
+
+    def _later(self, uri: str, outcome: Outcome, source_bytes: int, message: str = "") -> None:
+        """Report with the next commit: until then a kill would undo it."""
+        self.pending.reports.append(Progress(0, 0, source_bytes, uri, outcome, message))
 
     def _told(self, uri: str, outcome: Outcome, source_bytes: int, message: str = "") -> None:
         self.done += 1
@@ -185,6 +278,7 @@ class Ingest:
             self.report(Progress(self.done, self.total, source_bytes, uri, outcome, message))
 
 
-def key_of(digest: str, feature_id: str) -> str:
-    """The key of a picture: 64 hexadecimal digits that name its bytes and the features made of them."""
-    return hashlib.sha256(f"{digest}:{feature_id}".encode()).hexdigest()
+def key_of(shot: Shot) -> str:
+    """The key of a picture: 64 hexadecimal digits, the digest of its source's bytes and of its part of the source."""
+    part = getattr(shot, "part", "")
+    return hashlib.sha256(f"{shot.digest}:{part}".encode()).hexdigest() if part else shot.digest

@@ -9,42 +9,41 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, partial
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from chiasm import models
-from chiasm.codecs import packet as bitstream
-from chiasm.codecs.tables import Tables
-from chiasm.codecs.transform import TransformCodec, checked
-from chiasm.contracts import Features, Kind, Packet, Record, Space
-from chiasm.errors import ChiasmError, ConfigError, ModelError, PacketError, ShapeError, StoreError, nearest
-from chiasm.features.layout import padded
-from chiasm.features.working import shrink, working_factor
-from chiasm.flow.encode import Ingest, Progress, Summary
-from chiasm.flow.tiles import EncodeRaw, PictureCoder
-from chiasm.geometry.pinhole import VIEW, focal_length
-from chiasm.heads.answers import Answer, answer_of, in_metres
-from chiasm.heads.saved import HeadModule
+from chiasm.codecs import packet as packets
+from chiasm.contracts import Features, Head, Packet, Record, Space, View
+from chiasm.encoders.pooled import Pooled
+from chiasm.errors import ModelError, ShapeError, StoreError
+from chiasm.flow.derive import Derivation, Derived
+from chiasm.flow.draw import Drawing, Redraw
+from chiasm.flow.encode import Ingest, Plan, Progress, Summary
+from chiasm.flow.predict import Predictor
+from chiasm.flow.read import Reader, Reading, file_reader
+from chiasm.flow.runtime import Runtime
+from chiasm.flow.see import Eye
+from chiasm.flow.small import shrunk
+from chiasm.flow.tiles import Choice, PacketReader, Seen, coded_levels, in_order
+from chiasm.heads.answers import Answer
 from chiasm.images import Picture, Shot, decode, find
 from chiasm.store import LanceStore, open_store
 
-__all__ = ["Pipeline", "Progress", "Summary", "inspect_packet"]
-
-Precision = Literal["auto", "float32", "bfloat16"]
+__all__ = ["Pipeline", "Progress", "Summary"]
 
 
 @dataclass(frozen=True)
 class RoundTrip:
     """One picture through a packet file.
 
-    streams: bytes per level; total: bytes of the file; pixels and coarse: 1 3 H W uint8, drawn from all
-    levels and from `context` alone.
+    streams: bytes per level; total: bytes of the file; pixels and coarse: 1 3 H W uint8, drawn from all levels and
+    from `context` alone.
     """
 
     streams: Mapping[str, int]
@@ -55,19 +54,21 @@ class RoundTrip:
 
 @dataclass
 class Pipeline:
-    """Encoders, a head that draws, a codec, perhaps a store, of one space. `Pipeline.load` makes one.
+    """The encoders, codecs and heads of one space, perhaps with a store. `load` and `open` make one.
 
-    draw: features to pixels, B 3 H W. halve: `context` to the picture at half its size, B 3 H/2 W/2.
-    feature_ids: what names the features of each kind of picture that can be encoded. dtype: of the convolutions of
-    encoders, and of heads that look at whole pictures.
+    It can be pickled when its store is read only: the copy opens the store itself and loads weights when it needs them.
+    model: which encoder; None: none, only what is stored is read. asked: name of the space to read; "": the encoder's,
+    or the store's only one. codec: of maps; "": the space's own.
     """
 
-    coder: PictureCoder
-    draw: Callable[[Features], Tensor]
-    halve: Callable[[Features], Tensor]
-    feature_ids: Mapping[Kind, str]
-    dtype: torch.dtype = torch.float32
-    held: LanceStore | None = field(default=None, repr=False)
+    model: models.Model | None
+    runtime: Runtime
+    path: Path | None = None
+    writable: bool = False
+    wait: float = 0.0
+    asked: str = ""
+    codec: str = ""
+    _store: LanceStore | None = field(default=None, repr=False)
 
     @staticmethod
     def load(
@@ -75,45 +76,83 @@ class Pipeline:
         *,
         store: str | Path | None = None,
         writable: bool = False,
-        precision: Precision = "auto",
+        device: str = "auto",
+        precision: str = "auto",
     ) -> Pipeline:
-        """Load an encoder by name, and open (writable: or make) a store beside it.
+        """An encoder by name, and a store beside it (writable: which is made if it is not there).
 
-        The encoder of mosaics of the same space comes along; its weights are read when the first RAW file is.
-
-        precision: that of the encoder's convolutions; auto takes bfloat16 where the processor has it. Heads
-        draw in float32. Raises ModelError for an unknown name, StoreError when the store cannot be opened.
+        name: of an encoder that travels with the package, or `timm:NAME`, `hf:NAME`, `onnx:FILE`, `tflite:FILE`;
+        weights are read when they are first needed. See `models.Model` for local weights, layers and views. The encoder
+        of mosaics of the same space comes along. device: auto, cpu or cuda. precision: of convolutions: auto (bfloat16
+        where the processor has it), float32 or bfloat16. Raises ModelError for an unknown name, StoreError when the
+        store cannot be opened.
         """
-        encoder, head, dtype = models.encoder(name), models.reconstructor(name), chosen(precision)
-        encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        head.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        ids: dict[Kind, str] = {"rgb": models.entry(name).feature_id}
-        encode_raw = None
-        if partner := models.entry(name).raw:
-            ids["raw"], encode_raw = models.entry(partner).feature_id, late_encoder(partner, dtype)
-        codec = models.codec(encoder.space.name)
-        coder = PictureCoder(encoder.space, partial(run_encoder, encoder, dtype), codec, encode_raw)
-        pipeline = Pipeline(coder, partial(run_decoder, head), partial(run_decoder, head.halved), ids, dtype)
-        if store is not None:
-            spec = encoder.space
-            opened = open_store(store, "w", spec.name, spec.names) if writable else open_store(store)
-            if opened.space != spec.name:
-                raise StoreError(
-                    f"{store} holds space {opened.space!r}, {name!r} is of {spec.name!r}; load another encoder"
-                )
-            pipeline.held = opened
+        return Pipeline.of(
+            models.Model(name), store=store, writable=writable, runtime=Runtime.chosen(device, precision)
+        )
+
+    @staticmethod
+    def of(
+        model: models.Model | None,
+        *,
+        store: str | Path | None = None,
+        space: str = "",
+        writable: bool = False,
+        wait: float = 0.0,
+        codec: str = "",
+        runtime: Runtime | None = None,
+    ) -> Pipeline:
+        """The same with all that an encoder can be asked, or with None: only what is stored is read.
+
+        space: name of the space to read; "": the encoder's, or the store's only one. wait: seconds to wait for another
+        writer of the store. codec: of maps; "": the space's own.
+        """
+        path = None if store is None else Path(store)
+        pipeline = Pipeline(model, runtime or Runtime.chosen(), path, writable, wait, space, codec)
+        if model is not None:
+            model.check()
+        if path is not None:
+            _ = pipeline.store
         return pipeline
 
-    @property
-    def spec(self) -> Space:
-        return self.coder.spec
+    @staticmethod
+    def open(store: str | Path, space: str = "", *, device: str = "auto", precision: str = "auto") -> Pipeline:
+        """What is stored, to read: no encoder is loaded. space: needed where the store holds several and no ns-1."""
+        return Pipeline.of(None, store=store, space=space, runtime=Runtime.chosen(device, precision))
 
     @property
     def store(self) -> LanceStore:
         """The open store. Raises StoreError when the pipeline was loaded without one."""
-        if self.held is None:
+        if self.path is None:
             raise StoreError("this pipeline has no store; load it with Pipeline.load(name, store=PATH)")
-        return self.held
+        if self._store is None:
+            self._store = open_store(self.path, "w" if self.writable else "r", self.wait)
+        return self._store
+
+    @cached_property
+    def reader(self) -> Reader:
+        return Reader(self.store)
+
+    @cached_property
+    def space(self) -> Space:
+        """The space that is written and read. What a store knows of further levels counts."""
+        own = self.eye.space if self.model is not None and not self.asked else None
+        if self.path is None or (own is not None and own.name not in self.store.spaces()):
+            if own is None:
+                raise StoreError("this pipeline has neither an encoder nor a store; load one of them")
+            return own
+        stored = self.reader.space(own.name if own is not None else self.asked or None)
+        if own is None:
+            return stored
+        further = tuple(level for level in stored.levels if level.name not in own.names)
+        return replace(own, levels=own.levels + further)
+
+    @cached_property
+    def eye(self) -> Eye:
+        """The encoders. Raises ModelError when there is none, or its weights do not fit."""
+        if self.model is None:
+            raise ModelError("no encoder is loaded here, only what is stored; load one with Pipeline.load(name)")
+        return Eye(self.model.encoders(self.runtime.device, self.runtime.dtype), self.runtime)
 
     def __enter__(self) -> Pipeline:
         return self
@@ -125,89 +164,112 @@ class Pipeline:
 
     def close(self) -> None:
         """Close the store."""
-        if self.held is not None:
-            self.held.close()
+        if self._store is not None:
+            self._store.close()
 
-    def keys(self) -> list[str]:
-        """The key of every stored picture."""
-        return self.store.keys()
+    def __getstate__(self) -> dict[str, object]:
+        if self.writable:
+            raise StoreError(
+                f"{self.path} is open for writing, which only one process may do; send a read-only pipeline"
+            )
+        names = ("model", "runtime", "path", "writable", "wait", "asked", "codec")
+        return {**{name: getattr(self, name) for name in names}, "_store": None}
 
-    def encode(
+    def keys(self, where: str = "") -> list[str]:
+        """The key of every stored picture. where: a filter on their facts and the user's columns, as in SQL."""
+        return self.store.keys(where)
+
+    def encode(  # noqa: PLR0913 - the verb itself: each is an option that a user sets alone
         self,
         paths: Sequence[str | Path],
         *,
-        levels: Sequence[str] = ("context", "detail"),
+        levels: Sequence[str] = (),
         quality: int = 5,
+        replace: bool = False,
         retry: bool = False,
         workers: int = 1,
         report: Callable[[Progress], None] | None = None,
     ) -> Summary:
         """Encode photographs, RAW files and folders of them into the store; what is there already is not touched.
 
-        quality: 1 (smallest) to 8. levels: `detail` is coded on top of `context`, so it brings `context`.
-        retry: also try again what failed before. A picture that cannot be read becomes a row of the errors
-        table. Each batch is one durable commit: a run that is killed goes on where it stopped.
+        levels: none: all of the encoder's; what a level is coded on top of comes with it. quality: 1 (smallest) to 8,
+        of codecs that have one. replace: levels that are there at another quality or from another encoder give way.
+        retry: also try again what failed before. A picture that cannot be read becomes a row of the errors table. A run
+        that is killed goes on where its last commit was.
         Raises StoreError, PacketError.
         """
-        chosen = self.spec_levels(levels)
-        ingest = Ingest(self.coder, self.feature_ids, self.store, chosen, checked(quality), report)
-        return ingest.run(find(paths), retry, workers)
+        asked, choices = self.choices(levels, quality)
+        plan = Plan(asked, choices, replace, retry, workers)
+        summary = Ingest(self.eye, self.reader, plan, report).run(find(paths))
+        self.__dict__.pop("space", None)
+        return summary
 
-    def spec_levels(self, levels: Sequence[str]) -> tuple[str, ...]:
-        """The levels to code, in the space's order, with every level that one of them is coded on top of.
+    def derive(
+        self, levels: Sequence[str] = (), *, replace: bool = False, where: str = "",
+        report: Callable[[Derived], None] | None = None,
+    ) -> dict[str, int]:  # fmt: skip
+        """Add what is derived from stored levels, without pixels: how many pictures were stored, known and failed.
 
-        Raises ShapeError for no level, or one that the space does not have.
+        levels: `pooled_<map>`, the mean of a map as one vector; none: of every map. Raises ShapeError for another.
         """
-        asked = {self.spec.level(name).name for name in levels}
+        deriver = Pooled.of(self.space, levels)
+        choices = {name: Choice.of(models.codec_of(deriver.gives, name), 0) for name in deriver.gives.names}
+        counts = Derivation(self.reader, deriver, self.runtime, choices, replace).run(self.keys(where), report)
+        self.__dict__.pop("space", None)
+        return counts
+
+    def choices(self, levels: Sequence[str] = (), quality: int = 5) -> tuple[tuple[str, ...], Mapping[str, Choice]]:
+        """The levels to code, parents included, and how each of them, and each on top of one of them, is coded.
+
+        Raises ShapeError for a level that the encoder does not give, PacketError for an unknown codec or quality.
+        """
+        space = self.eye.space
+        codecs = {name: models.codec_of(space, name, self.codec) for name in space.names}
+        asked = {space.level(name).name for name in levels or space.names}
+        every = {name: Choice.of(each, quality) for name, each in codecs.items()}
+        ordered = in_order(every)
+        for name in reversed(ordered):
+            if name in asked and (above := codecs[name].parent(name)):
+                asked.add(above)
         if not asked:
-            raise ShapeError(f"expected a level or more, got none; there are {', '.join(self.spec.names)}")
-        for level in reversed(self.coder.codec.fitted.levels):
-            if level.name in asked and level.parent:
-                asked.add(level.parent)
-        return tuple(name for name in self.spec.names if name in asked)
+            raise ShapeError(f"expected a level or more, got none; there are {', '.join(space.names)}")
+        needed = [name for name in ordered if name in asked or codecs[name].parent(name) in asked]
+        return tuple(name for name in space.names if name in asked), {name: every[name] for name in needed}
 
     def features(self, key: str, levels: Sequence[str] | None = None) -> Features:
-        """The stored features of a picture: float32 maps 1 C H/s W/s, H and W padded to the grid.
+        """The stored features of a picture: float32 maps 1 C h w, as its encoder saw it, and vectors 1 D.
 
         No pixel is read. key: a key, the first six or more digits of one, or the path of a source.
-        Raises StoreError for an unknown picture, PacketError for a level that was not stored of it.
+        Raises StoreError for an unknown picture or a level that was not stored of it.
         """
-        packet = self._packet(key, levels)
-        return chosen_levels(self._coder_for(packet).unpack(packet), levels)
+        return self.reading(key, levels).features
 
-    def working(self, key: str) -> tuple[Features, int]:
-        """Features as heads that look at the whole picture see them, and by how much smaller it then is.
-
-        Those that are stored, or of a large picture those of the small one that is drawn from its `context`: float32
-        maps 1 C h w over whole cells. No pixel is read. Raises as `features` does.
-        """
-        return self._shrunk(self._packet(key, None))
-
-    def _shrunk(self, packet: Packet) -> tuple[Features, int]:
-        factor = working_factor(packet.size)
-        return self._coder_for(packet).shrunk(packet, factor, self.halve), factor
+    def reading(self, key: str, levels: Sequence[str] | None = None) -> Reading:
+        """The same with the views that the encoder saw, and the picture's size."""
+        return self.reader.reading(key, self.space, levels)
 
     def smaller(self, features: Features, factor: int) -> Features:
-        """Features of one picture to those at 1 / `factor` of its size, as `working` does with what is stored.
+        """Features of one picture to those at 1 / `factor` of its size, as heads that look at the whole see it.
 
         factor: a power of two; 1 leaves them. Places beyond the picture repeat its last ones.
         """
-        if factor == 1:
-            return features
-        half = self.halve(features)
-        whole = padded((2 * half.shape[-2], 2 * half.shape[-1]), self.spec.grid * factor)
-        return self.coder.encode(shrink(half, (whole[0] // 2, whole[1] // 2), factor))
+        return features if self.redraw is None else shrunk(features, factor, self.space.grid, self.redraw)
 
     def reconstruct(self, key: str, levels: Sequence[str] | None = None) -> np.ndarray:
         """The picture H x W x 3, uint8 sRGB, drawn from what is stored.
 
-        levels: ("context",) draws from it alone. Raises as `features` does.
+        levels: ("context",) draws from it alone. Raises as `features` does, ModelError when no head draws this space.
         """
-        packet = self._packet(key, levels)
-        return self._coder_for(packet).draw(packet, self.draw)
+        drawing = self.drawing
+        if levels is None:
+            record = self.store.get(key, {})
+            stored = self.store.made([record.key], self.space.name).get(record.key, {})
+            levels = tuple(name for name in drawing.head.levels if name in stored) or drawing.head.levels[:1]
+        packet = self.reader.packet(key, self.space, levels)
+        return drawing.picture(self.reader.opened(packet, self.space), levels)
 
     def predict(
-        self, key: str, tasks: Sequence[str], head: HeadModule | None = None, view: float = VIEW
+        self, key: str, tasks: Sequence[str] = (), head: Head | None = None, view: float | None = None
     ) -> dict[str, Answer]:
         """What heads read from what is stored of a picture: task -> Answer, at the picture's size. No pixel is read.
 
@@ -217,173 +279,91 @@ class Pipeline:
         Raises as `features` does, ModelError for a task that has no head, ConfigError when nothing is asked, or `view`
         is not between 1 and 170.
         """
-        if not 1.0 <= view <= 170.0:
-            raise ConfigError(f"expected a field of view of 1 to 170 degrees, got {view:g}")
-        asked = [(models.head(task, self.spec.name), task) for task in tasks]
-        asked += [(head, task.name) for task in head.tasks] if head is not None else []
-        if not asked:
-            raise ConfigError("expected a task or more, got none; name one such as 'semantics', or a head")
-        names = [task for _, task in asked]
-        if twice := sorted({task for task in names if names.count(task) > 1}):
-            raise ConfigError(f"task {twice[0]!r} is asked twice, perhaps of two heads; ask one at a time")
-        packet = self._packet(key, None)
-        answers: dict[str, Answer] = {}
-        for chosen_head in dict.fromkeys(each for each, _ in asked):
-            answers |= self._answers(packet, chosen_head, [task for each, task in asked if each is chosen_head])
-        seen = focal_length(max(packet.size) / working_factor(packet.size), view)
-        return {task: in_metres(answers[task], seen, view) for _, task in asked}
-
-    def _answers(self, packet: Packet, head: HeadModule, tasks: Sequence[str]) -> dict[str, Answer]:
-        """Answers of one head: tile by tile where it sees no further, else from the whole picture at working size."""
-        coder, specs = self._coder_for(packet), {task.name: task for task in head.tasks if task.name in tasks}
-        if head.margin is not None:
-            (spec,) = specs.values()
-            pixels = coder.draw(packet, lambda features: run_head(head, features)[spec.name], sees=head.margin)
-            return {spec.name: Answer(spec, pixels)}
-        features, factor = self._shrunk(packet)
-        found = run_head(head, features, self.dtype)
-        height = features["context"].shape[-2] * self.spec.level("context").stride
-        return {
-            name: answer_of(spec, found[name], packet.size, _stride(found[name], height) * factor)
-            for name, spec in specs.items()
-        }
+        asked: list[tuple[Head, str]] = [(self._head(task), task) for task in tasks]
+        asked += [(self._placed(head), task.name) for task in head.tasks] if head is not None else []
+        return Predictor(self.reader, self.space, self.runtime, self.redraw).answers(key, asked, view)
 
     def check(self, record: Record) -> str | None:
         """Decode all of a record that was read: why that cannot be done, or None. What `store.verify` asks for."""
-        try:
-            self._coder_for(record.packet).check(record.packet)
-        except ChiasmError as error:
-            return str(error)
-        return None
+        return self.reader.check(record)
 
-    def pack(self, path: str | Path, quality: int = 5, levels: Sequence[str] = ("context", "detail")) -> bytes:
+    def pack(self, path: str | Path, quality: int = 5, levels: Sequence[str] = ()) -> bytes:
         """One photograph or RAW file as one packet file. Raises ImageError when it cannot be read."""
         return self.pack_picture(decode(Path(path)), quality, levels)
 
-    def pack_picture(self, picture: Shot, quality: int = 5, levels: Sequence[str] = ("context", "detail")) -> bytes:
+    def pack_picture(self, picture: Shot, quality: int = 5, levels: Sequence[str] = ()) -> bytes:
         """A decoded picture as one packet file. Raises ImageError when the encoder reads another kind."""
-        if refusal := self.coder.refusal(picture):
+        if refusal := self.eye.refusal(picture):
             raise refusal
-        return bitstream.write(self.coder.pack(picture, checked(quality), self.spec_levels(levels)))
+        asked, choices = self.choices(levels, quality)
+        chosen = {name: choice for name, choice in choices.items() if name in asked}
+        (seen,) = self.eye.see([picture])
+        coded = coded_levels(self.eye.space, seen, chosen)
+        return packets.write(Packet(self.eye.space.name, picture.size, coded))
 
     def unpack(self, data: bytes, levels: Sequence[str] | None = None) -> np.ndarray:
         """The picture H x W x 3, uint8 sRGB, of a packet file. Raises PacketError for damaged bytes."""
-        packet, embedded = bitstream.read(data)
-        coder = self._coder_for(packet, embedded)
-        return coder.draw(only(packet, None if levels is None else self.spec_levels(levels)), self.draw)
+        return self.drawing.picture(self.opened(data), levels)
 
-    def space(self) -> tuple[Callable[[Tensor], Features], Callable[[Features], Tensor]]:
-        """The encoder (B 3 H W in [0, 1], multiples of the grid) and the head that draws, without codec."""
-        return self.coder.encode, self.draw
+    def opened(self, data: bytes) -> PacketReader:
+        """The features of a packet file, to read. Raises PacketError for damaged bytes, or those of another space."""
+        packet, tables = packets.read(data)
+        return file_reader(packet, self.space, tables, self._store)
 
-    def coded(self, features: Features, quality: int) -> Features:
-        """Features of one picture, maps 1 C H/s W/s, as they come back from the codec."""
-        height, width = features[self.spec.names[0]].shape[-2:]
-        stride = self.spec.levels[0].stride
-        streams = self.coder.codec.compress(features, checked(quality))
-        return self.coder.codec.decompress(streams, (height * stride, width * stride), quality)
+    def encode_pixels(self, pixels: Tensor) -> Features:
+        """B 3 H W in [0, 1], multiples of the grid, to float32 features, without codec."""
+        return self.eye.pixels(pixels)
 
     def encode_raw(self, mosaic: Tensor, condition: Tensor) -> Features:
         """Balanced mosaics B 1 H W and what is known of their sensors, B 13, to features, without codec.
 
         Raises ModelError when the space has no encoder of mosaics.
         """
-        if self.coder.encode_raw is None:
-            raise ModelError(f"space {self.spec.name!r} has no encoder of mosaics here; load ns-rgb")
-        return self.coder.encode_raw(mosaic, condition)
+        return self.eye.mosaics(mosaic, condition)
+
+    def coded(self, features: Features, quality: int) -> Features:
+        """Features of one picture, maps 1 C h w that begin at its upper left corner, coded and decoded."""
+        _, choices = self.choices(tuple(features), quality)
+        name, x = next(iter(features.items()))
+        stride = self.space.level(name).stride
+        view = View((x.shape[-2] * stride, x.shape[-1] * stride))
+        chosen = {level: choices[level] for level in features}
+        coded = coded_levels(self.space, Seen(view, 0, [features]), chosen)
+        packet = Packet(self.space.name, view.size, coded)
+        return file_reader(packet, self.space, {}, self._store).whole(tuple(features))
 
     def roundtrip(self, pixels: Tensor, quality: int) -> RoundTrip:
         """1 3 H W in [0, 1], taken as 8 bit, through a whole packet file and back."""
         shown = pixels[0].mul(255.0).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
         data = self.pack_picture(Picture(shown, "", shown.nbytes, "memory"), quality)
-        packet, _ = bitstream.read(data)
-        drawn, coarse = (
-            torch.from_numpy(self.coder.draw(held, self.draw)).permute(2, 0, 1)[None]
-            for held in (packet, only(packet, ("context",)))
+        opened = self.opened(data)
+        whole, coarse = (
+            torch.from_numpy(self.drawing.picture(opened, levels)).permute(2, 0, 1)[None]
+            for levels in (None, ("context",))
         )
-        sizes = {name: len(stream) for name, stream in packet.streams.items()}
-        return RoundTrip(sizes, len(data), drawn, coarse)
+        sizes = {name: len(each.data) for name, each in opened.packet.levels.items()}
+        return RoundTrip(sizes, len(data), whole, coarse)
 
-    def _packet(self, key: str, levels: Sequence[str] | None) -> Packet:
-        asked = None if levels is None else self.spec_levels(levels)
-        return only(self.store.get(key, asked).packet, asked)
+    @cached_property
+    def drawing(self) -> Drawing:
+        """The head that draws pictures of this space. Raises ModelError when there is none."""
+        name = self.model.name if self.model is not None and self.model.draws else models.drawing_entry(self.space.name)
+        if name is None:
+            raise ModelError(f"no head draws pictures from space {self.space.name!r}; ns-1 has one")
+        return Drawing(self.runtime.placed(models.reconstructor(name)), self.runtime)
 
-    def _coder_for(self, packet: Packet, embedded: bytes = b"") -> PictureCoder:
-        """The coder with the tables that a packet names: the package's, the packet's own, or the store's."""
-        if packet.tables == self.coder.codec.tables:
-            return self.coder
-        data = embedded or (self.held.table(packet.tables) if self.held is not None else b"")
-        if not data:
-            raise PacketError(
-                f"the packet needs tables {packet.tables}, this chiasm has {self.coder.codec.tables}; "
-                "open it with the store that holds them"
-            )
-        return replace(self.coder, codec=TransformCodec(Tables.read(data)))
+    @cached_property
+    def redraw(self) -> Redraw | None:
+        """How large pictures are drawn small and encoded again; None where no head draws this space."""
+        name = models.drawing_entry(self.space.name)
+        if name is None:
+            return None
+        eye = self.eye if self.model is not None else Pipeline(models.Model(name), self.runtime).eye
+        return Redraw(self.drawing, eye.pixels)
 
+    def _head(self, task: str) -> Head:
+        return self._placed(models.head(task, self.space.name))
 
-def only(packet: Packet, levels: Sequence[str] | None) -> Packet:
-    """The packet with no level but `levels`."""
-    if levels is None:
-        return packet
-    missing = [name for name in levels if name not in packet.streams]
-    if missing:
-        raise PacketError(f"level {missing[0]!r} is not in this packet, which holds {', '.join(packet.streams)}")
-    return replace(packet, streams={name: packet.streams[name] for name in levels})
-
-
-def chosen_levels(features: Features, levels: Sequence[str] | None) -> Features:
-    return features if levels is None else {name: features[name] for name in levels}
-
-
-def chosen(precision: Precision) -> torch.dtype:
-    """The dtype of the encoder's convolutions. Raises ConfigError for a precision of another name."""
-    if precision == "auto":
-        available: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-        fast = available and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        return torch.bfloat16 if fast else torch.float32
-    known = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-    if precision not in known:
-        raise ConfigError(f"no precision called {precision!r}; {nearest(precision, [*known, 'auto'])}")
-    return known[precision]
-
-
-def late_encoder(name: str, dtype: torch.dtype) -> EncodeRaw:
-    """`run_encoder` with an encoder of mosaics that is loaded when it is first called."""
-
-    @cache
-    def loaded() -> nn.Module:
-        return models.encoder(name).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
-
-    return lambda pixels, condition: run_encoder(loaded(), dtype, pixels, condition)
-
-
-@torch.inference_mode()
-def run_encoder(encoder: nn.Module, dtype: torch.dtype, pixels: Tensor, condition: Tensor | None = None) -> Features:
-    """B 3 H W in [0, 1], or B 1 H W and B 13, to float32 features; convolutions in `dtype`."""
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
-        found: Features = encoder(pixels.contiguous(memory_format=torch.channels_last), condition)
-    return {name: x.float() for name, x in found.items()}
-
-
-@torch.inference_mode()
-def run_decoder(decoder: Callable[[Features], Tensor], features: Features) -> Tensor:
-    """Features to B 3 H W, float32."""
-    drawn: Tensor = decoder(features)
-    return drawn
-
-
-@torch.inference_mode()
-def run_head(head: nn.Module, features: Features, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
-    """Features to task -> answer, float32; convolutions in `dtype`."""
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
-        found: dict[str, Tensor] = head(features)
-    return {task: x.float() for task, x in found.items()}
-
-
-def _stride(found: Tensor, height: int) -> int:
-    return height // found.shape[-2] if found.ndim == 4 else 0
-
-
-def inspect_packet(data: bytes) -> dict[str, object]:
-    """What a packet file's header says: version, space, codec, quality, tables, size, tile, bytes, bpp."""
-    return bitstream.describe(data)
+    def _placed(self, head: Head) -> Head:
+        placed: Head = self.runtime.placed(head)
+        return placed

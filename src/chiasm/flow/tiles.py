@@ -1,278 +1,353 @@
-"""One picture to one packet and back, tile by tile.
+"""Features of one picture to coded levels and back, tile by tile.
 
-    Picture ──tile + margin──► encoder ──cut──► codec ──► a stream per level ──► Packet
-    Packet ──► codec ──► features of a tile and its neighbours' edges ──► head ──► pixels of the tile
+    picture ──view, tile + margin──► encoder ──cut──► codec of each level ──► Coded: a stream of tiles
+    Coded ──► codec ──► features of a tile and of its neighbours' edges ──► head ──► answers of the tile
 
-A tile is encoded with as many pixels around it as can change it, so the result equals that of the whole
-picture. What is held at a time is two or three tiles, and when drawing some rows as long as the picture is wide.
+A tile is encoded with as many pixels around it as can change it, so the result equals that of the whole picture. An
+encoder without a margin sees the whole picture, and its levels are one tile. Work and memory are linear in pixels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from chiasm.codecs import packet as bitstream
-from chiasm.codecs.transform import TransformCodec
-from chiasm.contracts import Features, Packet, Space
-from chiasm.encoders.ns import RECEPTIVE_FIELD as SEES
-from chiasm.errors import ImageError, PacketError
-from chiasm.features.layout import Window, assemble, count, crop, cut, pad, padded, tiles
-from chiasm.features.working import shrink
-from chiasm.heads.reconstruct import RECEPTIVE_FIELD as DRAWS
-from chiasm.images.raw.sensor import condition
-
-if TYPE_CHECKING:
-    from chiasm.images import Shot
+from chiasm.codecs import packet as packets
+from chiasm.contracts import Codec, Coded, Features, Packet, Parent, Size, Space, View
+from chiasm.errors import PacketError
+from chiasm.features.layout import Window, assemble, count, cut, tiles
 
 TILE = 1024  # a multiple of the wavelet's unit, so that a tile's bands are whole
 
-Encode = Callable[[Tensor], Features]
-EncodeRaw = Callable[[Tensor, Tensor], Features]
-Draw = Callable[[Features], Tensor]
-_Part = tuple[Window, dict[str, Tensor]]  # maps over a window
+CodecOf = Callable[[Coded], Codec]
 
 
 @dataclass(frozen=True)
-class PictureCoder:
-    """Joins encoders and a codec of one space.
+class Choice:
+    """How a level is to be coded."""
 
-    encode: photographs, B 3 H W in [0, 1], to Features on the CPU. encode_raw: mosaics, B 1 H W, and what is known of
-    their sensors, B 13; None where the space has no encoder of mosaics.
+    codec: Codec
+    quality: int
+
+    @staticmethod
+    def of(codec: Codec, quality: int) -> Choice:
+        """quality: of codecs that have one. Raises PacketError when it is out of range."""
+        if codec.qualities and not 1 <= quality <= codec.qualities:
+            raise PacketError(f"quality {quality} is not between 1 (smallest) and {codec.qualities} (finest)")
+        return Choice(codec, quality if codec.qualities else 0)
+
+    @property
+    def codec_id(self) -> str:
+        return Coded(self.codec.name, self.codec.tables, self.quality, (), View((0, 0)), b"").codec_id
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Features of one picture as its encoder gave them, one part for each tile, row by row.
+
+    tile: edge of the tiles in pixels of the view; 0: the whole in one part.
     """
 
-    spec: Space
-    encode: Encode
-    codec: TransformCodec
-    encode_raw: EncodeRaw | None = None
+    view: View
+    tile: int
+    parts: Iterable[Features]
+
+
+def in_order(choices: Mapping[str, Choice]) -> list[str]:
+    """Levels with every parent before its children."""
+    waiting, ordered = list(choices), []
+    while waiting:
+        ready = [name for name in waiting if choices[name].codec.parent(name) not in waiting]
+        ordered += ready
+        waiting = [name for name in waiting if name not in ready]
+    return ordered
+
+
+def coded_levels(
+    space: Space, seen: Seen, choices: Mapping[str, Choice], stored: PacketReader | None = None
+) -> dict[str, Coded]:
+    """Code the levels of one picture.
+
+    stored: holds levels that are stored already, for those that are coded on top of one: its decoded features are then
+    subtracted. A parent that is coded in this call is subtracted as it was encoded. Raises PacketError when a parent
+    is in neither.
+    """
+    streams: dict[str, list[bytes]] = {name: [] for name in choices}
+    order = in_order(choices)
+    shapes = {level.name: _shape(space, level.name, seen.view) for level in space.levels if level.name in choices}
+    for index, features in enumerate(seen.parts):
+        parents: dict[str, Parent] = {}
+        for name in order:
+            codec, quality = choices[name].codec, choices[name].quality
+            above = codec.parent(name)
+            if above and above not in parents:
+                parents |= _stored_parent(stored, above, index, name)
+            data, symbols = codec.encode(name, features[name], quality, parents.get(above))
+            parents[name] = Parent(features[name], symbols)
+            streams[name].append(data)
+            if not seen.tile:
+                shapes[name] = tuple(features[name].shape[1:])
+    found: dict[str, Coded] = {}
+    for name in order:
+        codec, quality = choices[name].codec, choices[name].quality
+        vector = space.level(name).kind == "vector"
+        data = streams[name][0] if vector else packets.seal(streams[name])
+        above = codec.parent(name)
+        base = 0 if not above else (found[above] if above in found else _coded(stored, above)).crc
+        tile = 0 if vector else seen.tile
+        found[name] = Coded(codec.name, codec.tables, quality, shapes[name], seen.view, data, tile, above, base)
+    return {name: found[name] for name in space.names if name in found}
+
+
+def _shape(space: Space, name: str, view: View) -> tuple[int, ...]:
+    level = space.level(name)
+    if level.kind == "vector":
+        return (level.channels,)
+    return (level.channels, view.size[0] // level.stride, view.size[1] // level.stride)
+
+
+def _stored_parent(stored: PacketReader | None, above: str, index: int, name: str) -> dict[str, Parent]:
+    if stored is None or above not in stored.packet.levels:
+        raise PacketError(f"level {name!r} is coded on top of {above!r}, which is missing; encode both")
+    return stored.parents((above,), index)
+
+
+def _coded(stored: PacketReader | None, name: str) -> Coded:
+    assert stored is not None  # else the parent would have been missed before
+    return stored.packet.levels[name]
+
+
+@dataclass
+class PacketReader:
+    """Reads the levels of one packet, all or tile by tile. A level's parent is decoded with it.
+
+    Raises PacketError for a level that the packet does not hold, or that contradicts its space.
+    """
+
+    space: Space
+    packet: Packet
+    codec_of: CodecOf
+    _streams: dict[str, packets.Tiles] = field(default_factory=dict, repr=False)
+
+    def whole(self, names: Sequence[str]) -> dict[str, Tensor]:
+        """Features of the whole view: float32 maps 1 C h w and vectors 1 D."""
+        self.require(names)
+        found: dict[str, Tensor] = {}
+        for group in self._groups(names):
+            coded = self.packet.levels[group[0]]
+            if self._is_vector(group[0]) or not coded.tile:
+                found |= self.decoded(group, 0)
+                continue
+            parts = ((window, self.decoded(group, index)) for index, window in enumerate(self.windows(group[0])))
+            found |= assemble(Window(0, 0, *coded.view.size), parts, self.strides)
+        return {name: found[name] for name in names}
+
+    def check(self) -> None:
+        """Decode every tile of every level and keep none. Raises PacketError for what no encoder wrote."""
+        for group in self._groups(tuple(self.packet.levels)):
+            for index in range(len(self.windows(group[0]))):
+                self.decoded(group, index)
+
+    def decoded(self, names: Sequence[str], index: int) -> dict[str, Tensor]:
+        """Features of one tile."""
+        parents = self.parents(names, index)
+        return {name: parents[name].values for name in names}
+
+    def parents(self, names: Sequence[str], index: int) -> dict[str, Parent]:
+        """Levels of one tile, decoded, with those that they are coded on top of."""
+        found: dict[str, Parent] = {}
+        for name in self._closure(names):
+            coded = self.packet.levels[name]
+            codec = self.codec_of(coded)
+            found[name] = codec.decode(
+                name, self._data(name, index), self._tile_shape(name, index), coded.quality, found.get(coded.parent)
+            )
+        return found
+
+    def windows(self, name: str) -> list[Window]:
+        """Where the tiles of a level lie, in pixels of its view."""
+        coded = self.packet.levels[name]
+        if not coded.tile or self._is_vector(name):
+            return [Window(0, 0, *coded.view.size)]
+        return list(tiles(coded.view.size, coded.tile))
 
     @property
     def strides(self) -> dict[str, int]:
-        return {level.name: level.stride for level in self.spec.levels}
+        return {level.name: level.stride for level in self.space.levels}
 
-    def refusal(self, picture: Shot) -> ImageError | None:
-        """Why this picture cannot be encoded, if it cannot."""
-        if picture.kind == "rgb" or self.encode_raw is not None:
-            return None
-        return ImageError(
-            f"{picture.uri}: expected a photograph, got a RAW file, for which this space has no encoder; load ns-rgb",
-            "unsupported",
-        )
+    def _is_vector(self, name: str) -> bool:
+        return self.space.level(name).kind == "vector"
 
-    def pack_many(self, pictures: Sequence[Shot], quality: int, levels: Sequence[str]) -> list[Packet]:
-        """Packets of pictures of one padded size, encoded in one batch when they are a tile or smaller."""
-        size = padded(pictures[0].size, self.spec.grid)
-        if max(size) > TILE:
-            return [self.pack(picture, quality, levels) for picture in pictures]
-        features = self._encoded(pictures, [picture.tile(0, 0, *picture.size) for picture in pictures], size)
-        return [
-            self._packet(picture.size, quality, [self._compress(features, index, quality, levels)])
-            for index, picture in enumerate(pictures)
-        ]
+    def require(self, names: Sequence[str]) -> None:
+        """Raise PacketError unless the packet holds these levels."""
+        for name in names:
+            if name not in self.packet.levels:
+                held = ", ".join(self.packet.levels) or "none"
+                raise PacketError(f"level {name!r} is not in this packet, which holds {held}; encode the picture again")
 
-    def pack(self, picture: Shot, quality: int, levels: Sequence[str]) -> Packet:
-        """The packet of one picture of any size, tile by tile."""
-        found = self._tiles(picture, padded(picture.size, self.spec.grid))
-        coded = (self._compress(maps, 0, quality, levels) for maps in found)
-        return self._packet(picture.size, quality, coded)
+    def _closure(self, names: Sequence[str]) -> list[str]:
+        """`names` and those that they are coded on top of, parents first."""
+        ordered: dict[str, None] = {}
+        for name in names:
+            chain = [name]
+            self.require(chain)
+            while above := self.packet.levels[chain[-1]].parent:
+                self._check_parent(chain, above)
+                chain.append(above)
+            ordered |= dict.fromkeys(reversed(chain))
+        return list(ordered)
 
-    def _tiles(self, picture: Shot, size: tuple[int, int]) -> Iterator[dict[str, Tensor]]:
-        for window in tiles(size, TILE):
-            outer = window.grown(SEES[picture.kind], size)
-            seen = outer.meet(Window(0, 0, *picture.size))
-            assert seen is not None
-            pixels = picture.tile(seen.top, seen.left, seen.bottom, seen.right)
-            features = self._encoded([picture], [pixels], outer.size)
-            yield cut(features, self.strides, window.within(outer))
-
-    def _encoded(self, pictures: Sequence[Shot], pixels: Sequence[Tensor], size: tuple[int, int]) -> Features:
-        """Features of pictures of one kind, given their pixels (or those of one tile), padded to `size`."""
-        if pictures[0].kind == "rgb":
-            return self.encode(torch.stack([pad(x, size) for x in pixels]))
-        assert self.encode_raw is not None
-        told = condition([picture.sensor for picture in pictures if picture.sensor is not None])
-        return self.encode_raw(torch.stack([pad(x, size, cell=2) for x in pixels]), told)
-
-    def _compress(
-        self, features: Features, index: int, quality: int, levels: Sequence[str]
-    ) -> dict[str, bytes]:
-        maps = {name: x[index : index + 1] for name, x in features.items() if name in levels}
-        return self.codec.compress(maps, quality)
-
-    def _packet(self, size: tuple[int, int], quality: int, coded: Iterable[Mapping[str, bytes]]) -> Packet:
-        parts: dict[str, list[bytes]] = {}
-        for tile in coded:
-            for name, data in tile.items():
-                parts.setdefault(name, []).append(data)
-        streams = {name: bitstream.seal(held, name) for name, held in parts.items()}
-        return Packet(self.spec.name, self.codec.name, quality, self.codec.tables, size, TILE, streams)
-
-    def unpack(self, packet: Packet, levels: Sequence[str] | None = None) -> Features:
-        """All features of a packet, cropped to whole cells of the picture: float32 maps 1 C H/s W/s."""
-        reader = _TileReader(self, packet, levels)
-        whole = Window(0, 0, *reader.size)
-        parts = ((window, reader.maps(index)) for index, window in enumerate(reader.windows))
-        return assemble(whole, parts, self.strides)
-
-    def shrunk(self, packet: Packet, factor: int, halve: Draw) -> Features:
-        """Features of the picture at 1 / `factor` of its size: float32 maps 1 C ceil(H/s/factor) and so on.
-
-        factor: a power of two, such that a tile holds whole cells; 1 leaves all as it was stored. Else `context` alone
-        is read, `halve` draws the picture at half its size from it, and the encoder sees that, as small as asked.
-        Means of features would not do: oriented edges cancel. Places beyond the picture repeat its last ones.
-        """
-        if factor == 1:
-            return self.unpack(packet)
-        reader = _TileReader(self, packet, ("context",))
-        unit = self.spec.grid * factor
-        if packet.tile % unit and len(reader.windows) > 1:
-            raise PacketError(f"tiles of {packet.tile} pixels hold no whole cells of {unit}; encode the picture again")
-        parts = []
-        for index, window in enumerate(reader.windows):
-            half = halve(reader.around(index, DRAWS))  # 1 3 h/2 w/2 over the tile and what is around it
-            inner = window.within(window.grown(DRAWS, reader.size))
-            whole = Window(window.top, window.left, *padded((window.bottom, window.right), unit))
-            height, width = (n // 2 for n in whole.size)
-            parts.append((whole, {"small": shrink(half[..., *inner.at(2)], (height, width), factor)}))
-        return self.encode(assemble(Window(0, 0, *padded(reader.size, unit)), parts, {"small": factor})["small"])
-
-    def check(self, packet: Packet) -> None:
-        """Decode every tile and keep none. Raises PacketError for what no encoder wrote."""
-        reader = _TileReader(self, packet, None)
-        for index in range(len(reader.windows)):
-            reader.maps(index)
-
-    def draw(
-        self, packet: Packet, head: Draw, levels: Sequence[str] | None = None, sees: int = DRAWS
-    ) -> np.ndarray:
-        """The picture H x W x 3, uint8 sRGB, drawn tile by tile from the levels asked for.
-
-        sees: pixels beyond which a feature cannot change what `head` draws, a multiple of the grid.
-        """
-        reader = _TileReader(self, packet, levels)
-        height, width = packet.size
-        picture = np.empty((height, width, 3), np.uint8)
-        for index, window in enumerate(reader.windows):
-            outer = window.grown(sees, reader.size)
-            pixels = head(reader.around(index, sees))[0].float()
-            inner = window.within(outer)
-            part = pixels[:, inner.top : inner.bottom, inner.left : inner.right]
-            visible = window.meet(Window(0, 0, height, width))
-            assert visible is not None
-            shown = crop(part, visible.size).clamp(0, 1).mul(255.0).round().to(torch.uint8)  # 3 h w
-            picture[visible.at(1)] = shown.permute(1, 2, 0).numpy()
-        return picture
-
-
-class _TileReader:
-    """Decodes tiles when they are needed, and keeps of them what later tiles need and no more."""
-
-    def __init__(self, coder: PictureCoder, packet: Packet, levels: Sequence[str] | None) -> None:
-        check_space(packet, coder)
-        self.coder, self.packet = coder, packet
-        self.size = padded(packet.size, coder.spec.grid)
-        if packet.tile % coder.spec.grid:
+    def _check_parent(self, chain: Sequence[str], above: str) -> None:
+        """Raise PacketError when a parent is missing, is not the one that was coded on, or has other tiles."""
+        name = chain[-1]
+        self.require([above])
+        coded, parent = self.packet.levels[name], self.packet.levels[above]
+        whole = parent.shape == _shape(self.space, above, parent.view)
+        if above in chain or not whole or (coded.view, coded.tile) != (parent.view, parent.tile):
+            raise PacketError(f"level {name!r} cannot be coded on top of {above!r} as it is; fetch the packet again")
+        if parent.crc != coded.base:
             raise PacketError(
-                f"the packet's tiles of {packet.tile} pixels are no multiple of the grid {coder.spec.grid}; "
-                "no chiasm writes such a packet, fetch it again"
+                f"level {name!r} was coded on top of another {above!r} than the one that is here; "
+                "encode the picture again with --replace"
             )
-        chosen = (
-            packet.streams
-            if levels is None
-            else {name: packet.streams[name] for name in wanted(packet, levels)}
-        )
-        if not chosen:
-            raise PacketError("the packet holds no level; encode the picture again")
-        expected = count(self.size, packet.tile)
-        self.streams = {name: bitstream.Tiles(stream, name, expected) for name, stream in chosen.items()}
-        self.windows = list(tiles(self.size, packet.tile))  # as many as each stream has, as Tiles has checked
-        self.held: list[_Part] = []
-        self.decoded: set[int] = set()  # in the present row of tiles, and below it
 
-    def maps(self, index: int) -> dict[str, Tensor]:
-        streams = {name: tiles_[index] for name, tiles_ in self.streams.items()}
-        window = self.windows[index]
-        return dict(self.coder.codec.decompress(streams, window.size, self.packet.quality))
+    def _groups(self, names: Sequence[str]) -> list[list[str]]:
+        """Levels that share their tiles, so that a parent is decoded once for all of its children."""
+        grouped: dict[object, list[str]] = {}
+        for name in names:
+            coded = self.packet.levels[name]
+            grouped.setdefault((coded.view, coded.tile, self._is_vector(name)), []).append(name)
+        return list(grouped.values())
 
-    def around(self, index: int, margin: int) -> dict[str, Tensor]:
-        """Maps over tile `index` and `margin` pixels around it. Call in the tiles' order.
+    def _data(self, name: str, index: int) -> bytes:
+        coded = self.packet.levels[name]
+        if self._is_vector(name):
+            return coded.data
+        if name not in self._streams:
+            self._check(name, coded)
+            self._streams[name] = packets.Tiles(coded.data, name, len(self.windows(name)))
+        return self._streams[name][index]
 
-        Tiles below are decoded for their upper edges, and again when it is their turn: that costs less than
-        to hold a row of whole ones.
-        """
-        tile = self.windows[index]
-        outer = tile.grown(margin, self.size)
-        seen = Window(0, 0, outer.bottom, self.size[1])  # by this row of tiles
-        if tile.left == 0:
-            self.decoded.clear()
-            self.held = [part for part in self.held if part[0].top < tile.top]
-        for i in self._near(Window(tile.top, outer.left, outer.bottom, outer.right)):
-            if i not in self.decoded:
-                self.decoded.add(i)
-                self.held += self._within([seen], self.windows[i], self.maps(i))
-        found = assemble(outer, self.held, self.coder.strides)
-        self._forget(tile, margin)
-        return found
+    def _check(self, name: str, coded: Coded) -> None:
+        """Raise PacketError for a level that is not as its space says."""
+        level = self.space.level(name)
+        exact = _shape(self.space, name, coded.view)
+        right = len(coded.shape) == 3 and coded.shape[0] == level.channels
+        if right and (coded.tile or coded.parent):
+            right = coded.shape == exact and not any(n % self.space.grid for n in (*coded.view.size, coded.tile))
+        elif right:  # a convolution without a tile may round its size up or down
+            right = all(abs(n - m) <= 1 for n, m in zip(coded.shape, exact, strict=True))
+        if not right:
+            raise PacketError(
+                f"level {name!r} has shape {coded.shape} in tiles of {coded.tile}, which is no level of "
+                f"{self.space.name!r} (channels {level.channels}, stride {level.stride}, grid {self.space.grid}); "
+                "fetch the packet again"
+            )
 
-    def _near(self, window: Window) -> list[int]:
-        columns = -(-self.size[1] // self.packet.tile)
-        rows, across = window.at(self.packet.tile)
+    def _tile_shape(self, name: str, index: int) -> tuple[int, ...]:
+        coded = self.packet.levels[name]
+        if not coded.tile or self._is_vector(name):
+            return coded.shape
+        rows, columns = _tile_size(coded.view.size, coded.tile, index)
+        stride = self.space.level(name).stride
+        return (coded.shape[0], rows // stride, columns // stride)
+
+
+@dataclass(frozen=True)
+class Walk:
+    """The tiles of some levels in order, each with what lies around it: (tile, outer window, features over outer).
+
+    margin: pixels around a tile that are needed. Tiles below are decoded for their upper edges, and again in their
+    turn: that costs less memory than a row of whole ones. Each tile is held while others can need it and no longer.
+    """
+
+    reader: PacketReader
+    names: Sequence[str]
+    margin: int
+
+    def __iter__(self) -> Iterator[tuple[Window, Window, dict[str, Tensor]]]:
+        coded = self.reader.packet.levels[self.names[0]]
+        self.reader.require(self.names)
+        if any(self.reader.packet.levels[name].tile != coded.tile for name in self.names) or not coded.tile:
+            whole = Window(0, 0, *coded.view.size)
+            yield whole, whole, self.reader.whole(self.names)
+            return
+        yield from self._tiles(coded.view.size, coded.tile)
+
+    def _tiles(self, size: Size, edge: int) -> Iterator[tuple[Window, Window, dict[str, Tensor]]]:
+        columns, strides = -(-size[1] // edge), self.reader.strides
+        held: dict[int, tuple[Window, Mapping[str, Tensor]]] = {}
+        for index in range(count(size, edge)):
+            row, column = divmod(index, columns)
+            tile = _place(size, edge, row, column)
+            outer = tile.grown(self.margin, size)
+            near = self._near(outer, edge, columns)
+            for other in near:
+                if other not in held:
+                    held[other] = self._part(size, edge, divmod(other, columns), row)
+            yield tile, outer, assemble(outer, (held[other] for other in near), strides)
+            last = column == columns - 1
+            following = _place(size, edge, row, column + 1).grown(self.margin, size) if not last else None
+            later = set() if following is None else set(self._near(following, edge, columns))
+            for other in near:
+                if other not in later:
+                    self._forget(held, other, divmod(other, columns)[0] == row, size)
+
+    def _near(self, outer: Window, edge: int, columns: int) -> list[int]:
+        rows, across = outer.at(edge)
         return [
             row * columns + column
             for row in range(rows.start, rows.stop)
             for column in range(across.start, across.stop)
         ]
 
-    def _forget(self, tile: Window, margin: int) -> None:
-        """Cut what is held down to what tiles to the right of this one and tiles below it will look at."""
-        height, width = self.size
-        needed = [
-            Window(tile.top - margin, tile.right - margin, height, width),
-            Window(tile.bottom - margin, 0, height, width),
-        ]
-        self.held = [part for place, maps in self.held for part in self._within(needed, place, maps)]
+    def _part(self, size: Size, edge: int, at: tuple[int, int], row: int) -> tuple[Window, Mapping[str, Tensor]]:
+        """A tile of the present row whole; of one below only the upper edge."""
+        window = _place(size, edge, *at)
+        maps = self.reader.decoded(self.names, at[0] * -(-size[1] // edge) + at[1])
+        if at[0] <= row:
+            return window, maps
+        bottom = min(window.bottom, window.top + self.margin)
+        return self._cut(window, maps, Window(window.top, window.left, bottom, window.right))
 
-    def _within(self, windows: Sequence[Window], place: Window, maps: dict[str, Tensor]) -> list[_Part]:
-        """What of the maps over `place` lies in `windows`: copies, unless it is all, for a view holds it all."""
-        shared = [window for window in map(place.meet, windows) if window]
-        if place in shared:
-            return [(place, maps)]
-        cuts = [(window, cut(maps, self.coder.strides, window.within(place))) for window in shared]
-        return [(window, {name: x.clone() for name, x in part.items()}) for window, part in cuts]
+    def _forget(self, held: dict[int, tuple[Window, Mapping[str, Tensor]]], other: int, here: bool, size: Size) -> None:
+        """Drop a tile that no other of this row needs; of the present row the lower edge stays for the next one."""
+        window, maps = held.pop(other)
+        if here and self.margin and window.bottom < size[0]:
+            top = max(window.top, window.bottom - self.margin)
+            held[other] = self._cut(window, maps, Window(top, window.left, window.bottom, window.right))
+
+    def _cut(self, window: Window, maps: Mapping[str, Tensor], part: Window) -> tuple[Window, Mapping[str, Tensor]]:
+        """A copy, for a view would hold all of it."""
+        found = cut(maps, self.reader.strides, part.within(window))
+        return part, {name: x.clone() for name, x in found.items()}
 
 
-def wanted(packet: Packet, levels: Sequence[str]) -> list[str]:
-    """`levels`, checked against what the packet holds."""
-    missing = [name for name in levels if name not in packet.streams]
-    if missing:
-        raise PacketError(
-            f"level {missing[0]!r} is not in this packet, which holds {', '.join(packet.streams)}; "
-            "encode it again"
+def _tile_size(size: Size, edge: int, index: int) -> Size:
+    """Height and width in pixels of one tile."""
+    row, column = divmod(index, -(-size[1] // edge))
+    return min(edge, size[0] - row * edge), min(edge, size[1] - column * edge)
+
+
+def _place(size: Size, edge: int, row: int, column: int) -> Window:
+    top, left = row * edge, column * edge
+    return Window(top, left, min(top + edge, size[0]), min(left + edge, size[1]))
+
+
+def drawn(reader: PacketReader, draw: Callable[[Features], Tensor], names: Sequence[str], margin: int) -> Tensor:
+    """The picture 3 x H x W, uint8 sRGB, drawn tile by tile by a head that sees `margin` pixels around a place."""
+    height, width = reader.packet.size
+    picture = torch.empty(3, height, width, dtype=torch.uint8)
+    for tile, outer, features in Walk(reader, names, margin):
+        visible = tile.meet(Window(0, 0, height, width))
+        if visible is None:
+            continue
+        inner = visible.within(outer)
+        part = draw(features)[0, :, inner.top : inner.bottom, inner.left : inner.right]
+        picture[:, visible.top : visible.bottom, visible.left : visible.right] = (
+            part.float().clamp(0, 1).mul(255.0).round().to(torch.uint8).cpu()
         )
-    return [name for name in packet.streams if name in levels]
-
-
-def check_space(packet: Packet, coder: PictureCoder) -> None:
-    """Raise PacketError when a packet is of another space, codec or tables than `coder` reads."""
-    if packet.space != coder.spec.name:
-        raise PacketError(
-            f"the packet is of space {packet.space!r}, this pipeline reads {coder.spec.name!r}; load another"
-        )
-    if (packet.codec, packet.tables) != (coder.codec.name, coder.codec.tables):
-        raise PacketError(
-            f"the packet needs {packet.codec!r} tables {packet.tables}, "
-            f"got {coder.codec.name!r} {coder.codec.tables}; "
-            "open it with the store that holds them, or pack with embedded tables"
-        )
-    coded = {level.name: (level.stride, level.mean.size) for level in coder.codec.fitted.levels}
-    read = {level.name: (level.stride, level.channels) for level in coder.spec.levels if level.name in coded}
-    if coder.codec.space != packet.space or read != coded:
-        raise PacketError(
-            f"the tables {packet.tables} code levels {coded} of space {coder.codec.space!r}, "
-            f"which are not those of {packet.space!r}; fetch the packet again"
-        )
+    return picture

@@ -1,0 +1,90 @@
+"""Derivers run on what is stored: levels to further levels, without a pixel, committed as `encode` commits."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from chiasm.contracts import Deriver, Record, Stored, View
+from chiasm.errors import ChiasmError
+from chiasm.flow.read import Reader
+from chiasm.flow.runtime import Runtime
+from chiasm.flow.tiles import Choice, Seen, coded_levels
+from chiasm.store import COMMIT_BYTES, COMMIT_ROWS, COMMIT_SECONDS
+
+CHECKED = 1024  # pictures whose stored levels are looked up at once
+
+
+@dataclass(frozen=True)
+class Derived:
+    """One picture has been dealt with. outcome: stored, known or failed. message: why it failed, else empty."""
+
+    key: str
+    outcome: str
+    message: str = ""
+
+
+@dataclass
+class Derivation:
+    """One run of a deriver over a store.
+
+    choices: level -> how it is coded. replace: whether levels that another deriver made, or in another form, give way.
+    """
+
+    reader: Reader
+    deriver: Deriver
+    runtime: Runtime
+    choices: Mapping[str, Choice]
+    replace: bool = False
+
+    def run(self, keys: Sequence[str], report: Callable[[Derived], None] | None = None) -> dict[str, int]:
+        """Derive for `keys` what is missing: how many were stored, known and failed. A failure stops nothing."""
+        counts = {"stored": 0, "known": 0, "failed": 0}
+        self.reader.store.declare(self.deriver.gives)
+        waiting: dict[str, Record] = {}
+        since, waiting_bytes = time.monotonic(), 0
+        for key, missing in self._todo(keys):
+            told = Derived(key, "known")
+            if missing:
+                try:
+                    waiting[key] = self._record(key, missing)
+                    waiting_bytes += sum(map(_bytes, waiting[key].spaces.values()))
+                    told = Derived(key, "stored")
+                except ChiasmError as error:
+                    told = Derived(key, "failed", str(error))
+            counts[told.outcome] += 1
+            if report is not None:
+                report(told)
+            late = time.monotonic() - since >= COMMIT_SECONDS
+            if waiting and (late or len(waiting) >= COMMIT_ROWS or waiting_bytes >= COMMIT_BYTES):
+                self.reader.store.put(list(waiting.values()), replace=True)
+                waiting, since, waiting_bytes = {}, time.monotonic(), 0
+        if waiting:
+            self.reader.store.put(list(waiting.values()), replace=True)
+        return counts
+
+    def _todo(self, keys: Sequence[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
+        for start in range(0, len(keys), CHECKED):
+            some = keys[start : start + CHECKED]
+            made = self.reader.store.made(some, self.deriver.gives.name)
+            for key in some:
+                yield key, tuple(name for name in self.choices if self._is_wanted(name, made.get(key, {})))
+
+    def _is_wanted(self, name: str, made: Mapping[str, tuple[str, str]]) -> bool:
+        same = made.get(name) == (self.deriver.id, self.choices[name].codec_id)
+        return name not in made or (self.replace and not same)
+
+    def _record(self, key: str, missing: Sequence[str]) -> Record:
+        facts = self.reader.store.get(key, {})
+        reading = self.reader.reading(key, self.deriver.space, self.deriver.reads)
+        given = self.runtime.run(self.deriver, reading.features)
+        view: View = next(iter(reading.views.values()))
+        choices = {name: self.choices[name] for name in missing}
+        coded = coded_levels(self.deriver.gives, Seen(view, 0, [given]), choices)
+        levels = {name: Stored(self.deriver.id, each) for name, each in coded.items()}
+        return Record(facts.key, facts.digest, facts.size, facts.source_bytes, {self.deriver.gives.name: levels})
+
+
+def _bytes(levels: Mapping[str, Stored]) -> int:
+    return sum(len(each.coded.data) for each in levels.values())

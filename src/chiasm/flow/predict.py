@@ -1,0 +1,112 @@
+"""Stored levels of one picture to what heads answer. A head runs once for all of its tasks; no other level is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from chiasm.contracts import Features, Head, Space, TaskSpec, View
+from chiasm.errors import ConfigError, ModelError
+from chiasm.features.working import working_factor
+from chiasm.flow.draw import Redraw
+from chiasm.flow.read import Reader
+from chiasm.flow.runtime import Runtime
+from chiasm.flow.small import at_working_size
+from chiasm.flow.tiles import PacketReader, Walk, drawn
+from chiasm.geometry.pinhole import VIEW, focal_length
+from chiasm.heads.answers import Answer, answer_of, in_metres
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """Heads of one space on the pictures of one store. redraw: where the space has a head that draws."""
+
+    reader: Reader
+    space: Space
+    runtime: Runtime
+    redraw: Redraw | None = None
+
+    def answers(self, key: str, heads: Sequence[tuple[Head, str]], view: float | None = None) -> dict[str, Answer]:
+        """task -> Answer, at the picture's size.
+
+        heads: pairs of a head and one of its tasks. view: degrees that the camera sees along the longer side; None:
+        what the file says, else 63. Raises as `Reader.packet` does, ConfigError when a task is asked twice.
+        """
+        if view is not None and not 1.0 <= view <= 170.0:
+            raise ConfigError(f"expected a field of view of 1 to 170 degrees, got {view:g}")
+        names = [task for _, task in heads]
+        if not names:
+            raise ConfigError("expected a task or more, got none; name one such as 'semantics', or a head")
+        if twice := sorted({task for task in names if names.count(task) > 1}):
+            raise ConfigError(f"task {twice[0]!r} is asked twice, perhaps of two heads; ask one at a time")
+        if other := next((head for head, _ in heads if head.space != self.space.name), None):
+            raise ModelError(
+                f"the head for {other.tasks[0].name!r} reads space {other.space!r}, these features are of "
+                f"{self.space.name!r}; name that space, or train a head for this one"
+            )
+        record = self.reader.store.get(key, {})
+        stored = set(self.reader.store.made([record.key], self.space.name).get(record.key, {}))
+        chosen = list({id(head): head for head, _ in heads}.values())
+        wanted = dict.fromkeys(name for head in chosen for name in self._levels(head, record.size, stored))
+        opened = self.reader.opened(self.reader.packet(record.key, self.space, tuple(wanted)), self.space)
+        found: dict[str, Answer] = {}
+        for head in chosen:
+            specs = [task for task in head.tasks if any(task.name == name for each, name in heads if each is head)]
+            found |= self._answers(opened, head, specs, stored)
+        degrees = view or VIEW
+        seen = focal_length(max(record.size) / working_factor(record.size), degrees)
+        return {task: in_metres(found[task], seen, degrees) for task in names}
+
+    def _levels(self, head: Head, size: Size, stored: set[str]) -> tuple[str, ...]:
+        """The levels to read for a head: `context` alone where the picture is drawn from it and encoded again."""
+        if self._redrawn(head, size, stored):
+            return ("context",)
+        return head.reads
+
+    def _redrawn(self, head: Head, size: Size, stored: set[str]) -> bool:
+        whole = self.redraw is not None and head.margin is None and "context" in stored
+        return whole and (working_factor(size) > 1 or not stored.issuperset(head.reads))
+
+    def _answers(
+        self, opened: PacketReader, head: Head, specs: Sequence[TaskSpec], stored: set[str]
+    ) -> dict[str, Answer]:
+        def run(features: Features) -> dict[str, Tensor]:
+            answers: dict[str, Tensor] = self.runtime.run(head, features)
+            return answers
+
+        size = opened.packet.size
+        if head.margin is not None and [task.unit for task in specs] == ["srgb"]:
+            (spec,) = specs
+            picture = drawn(opened, lambda features: run(features)[spec.name], head.reads, head.margin)
+            return {spec.name: Answer(spec, picture.permute(1, 2, 0).contiguous().numpy())}
+        if head.margin is not None:
+            maps, view = self._by_tiles(opened, head, run)
+        elif self._redrawn(head, size, stored):
+            assert self.redraw is not None
+            features, view = at_working_size(opened, self.redraw)
+            maps = run(features)
+        else:
+            view = opened.packet.levels[head.reads[0]].view
+            maps = run(opened.whole(head.reads))
+        return {spec.name: answer_of(spec, maps[spec.name].cpu(), size, view) for spec in specs}
+
+    def _by_tiles(
+        self, opened: PacketReader, head: Head, run: Callable[[Features], Mapping[str, Tensor]]
+    ) -> tuple[Mapping[str, Tensor], View]:
+        """Answers of a head that sees only some pixels around a place: whole maps, made of those of tiles."""
+        view, whole = opened.packet.levels[head.reads[0]].view, dict[str, Tensor]()
+        for tile, outer, features in Walk(opened, head.reads, head.margin or 0):
+            for name, x in run(features).items():
+                if x.ndim == 2 or tile.size == view.size:
+                    whole[name] = x
+                    continue
+                stride = outer.size[0] // x.shape[-2]
+                if name not in whole:
+                    whole[name] = torch.empty(1, x.shape[1], view.size[0] // stride, view.size[1] // stride)
+                whole[name][..., *tile.at(stride)] = x[..., *tile.within(outer).at(stride)].cpu()
+        return whole, view
