@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from dataclasses import dataclass, fields
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from chiasm.cli.outputs import FORMATS
 from chiasm.cli.terminal import Terminal
+
+if TYPE_CHECKING:
+    from chiasm.flow.pipeline import Pipeline
+    from chiasm.flow.runtime import Runtime
+
+MODEL = "ns-rgb"
+DEVICES = ("auto", "cpu", "cuda")
+PRECISIONS = ("auto", "float32", "bfloat16")
 
 Verb = TypeVar("Verb", bound=Callable[..., Any])
 pass_terminal = click.make_pass_decorator(Terminal, ensure=True)
@@ -50,6 +62,104 @@ quality = click.option(
     help="1 is smallest, 8 is closest to the picture.",
 )
 written_levels = click.option(
-    "--levels", callback=_levels, metavar="NAMES", default="context,detail", show_default=True, help="Levels to keep."
+    "--levels", callback=_levels, metavar="NAMES", help="Levels to keep, as context,detail.  [default: all]"
 )
 read_levels = click.option("--levels", callback=_levels, metavar="NAMES", help="Draw from these alone.  [default: all]")
+picture_format = click.option(
+    "--format", "kind", type=click.Choice(tuple(FORMATS)), default="png", show_default=True, help="Of the files."
+)
+store_argument = click.argument("store", type=click.Path(exists=True, file_okay=False, path_type=Path))
+where = click.option(
+    "--where", default="", metavar="SQL", help="Only pictures for which this holds, as: split = 'val' and rating > 3"
+)
+wait = click.option(
+    "--wait", type=click.FloatRange(0), default=0.0, metavar="SECONDS", help="For another writer.  [default: do not]"
+)
+device = click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True, help="To compute on.")
+precision = click.option(
+    "--precision", type=click.Choice(PRECISIONS), default="auto", show_default=True, help="Of convolutions."
+)
+
+
+def as_one(name: str, kind: type[Any], *options: Callable[[Verb], Verb]) -> Callable[[Verb], Verb]:
+    """Options that reach a verb as one argument `name`, a `kind` whose fields are called as the options."""
+    wanted = [each.name for each in fields(kind)]
+
+    def decorated(command: Verb) -> Verb:
+        @wraps(command)
+        def gathered(**given: Any) -> Any:
+            return command(**{name: kind(**{each: given.pop(each) for each in wanted})}, **given)
+
+        verb: Any = gathered
+        for option in reversed(options):
+            verb = option(verb)
+        return verb  # type: ignore[no-any-return]
+
+    return decorated
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """Which encoder, how its levels are coded, and where it runs."""
+
+    encoder: str
+    weights: Path | None
+    layers: tuple[str, ...] | None
+    view: str
+    codec: str
+    device: str
+    precision: str
+    accepted: bool
+
+    def pipeline(self, store: Path | None = None, wait: float = 0.0) -> Pipeline:
+        """With a store, one that writes to it."""
+        from chiasm.flow.pipeline import Pipeline
+        from chiasm.models import Model
+
+        model = Model(self.encoder, self.weights, self.layers or (), self.view)
+        if self.accepted:
+            model.accept_licence()
+        runtime, writable = _runtime(self.device, self.precision), store is not None
+        return Pipeline.of(model, store=store, writable=writable, wait=wait, codec=self.codec, runtime=runtime)
+
+
+encoding = as_one(
+    "encoding",
+    Encoding,
+    click.option(
+        "--encoder", default=MODEL, show_default=True, metavar="NAME",
+        help="Or timm:NAME, hf:NAME_OR_FOLDER, onnx:FILE, tflite:FILE; `chiasm models` lists them.",
+    ),
+    click.option("--weights", type=click.Path(exists=True, path_type=Path), help="File or folder, of a foreign encoder."),
+    click.option("--layers", callback=_levels, metavar="NAMES", help="Of a foreign encoder: names or numbers."),
+    click.option("--view", default="", metavar="VIEW", help="What it sees: native, longest:518, square:224."),
+    click.option("--codec", default="", metavar="NAME", help="Of maps: transform, plain-fp16, plain-bf16, plain-int8."),
+    device,
+    precision,
+    click.option("--accept-licence", "accepted", is_flag=True, help="Once, of an encoder whose licence binds."),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What of a store is read, and where heads run."""
+
+    space: str
+    where: str
+    device: str
+
+    def pipeline(self, store: Path, *, writable: bool = False, wait: float = 0.0) -> Pipeline:
+        from chiasm.flow.pipeline import Pipeline
+
+        runtime = _runtime(self.device)
+        return Pipeline.of(None, store=store, space=self.space, writable=writable, wait=wait, runtime=runtime)
+
+
+space = click.option("--space", default="", metavar="NAME", help="Space to read.  [default: the only one, or ns-1]")
+reading = as_one("reading", Reading, space, where, device)
+
+
+def _runtime(device: str, precision: str = "auto") -> Runtime:
+    from chiasm.flow.runtime import Runtime
+
+    return Runtime.chosen(device, precision)

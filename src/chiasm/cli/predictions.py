@@ -14,7 +14,6 @@ import click
 from chiasm.cli import options
 from chiasm.cli.group import SOME_FAILED
 from chiasm.cli.outputs import file_names, write_whole
-from chiasm.cli.pictures import MODEL, picture_format
 from chiasm.cli.terminal import Terminal
 from chiasm.errors import ChiasmError
 
@@ -42,16 +41,17 @@ def _tasks(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
 
 
 @click.command()
-@click.argument("store", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@options.store_argument
 @click.option("--task", "tasks", callback=_tasks, metavar="NAMES", help="What to read: depth,edges and so on.")
 @click.option("--head", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="File of your own head.")
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder to fill.")
 @click.option(
-    "--field-of-view", "view", type=click.FloatRange(1, 170), default=63.0, show_default=True, metavar="DEGREES",
-    help="Of the camera, along the longer side: metres of the shipped head depend on it.",
+    "--field-of-view", "view", type=click.FloatRange(1, 170), metavar="DEGREES",
+    help="Of the camera, along the longer side, for depth in metres.  [default: what the file says, else 63]",
 )  # fmt: skip
 @click.option("--arrays", is_flag=True, help="Also write the numbers themselves, one .npz for each picture.")
-@picture_format
+@options.reading
+@options.picture_format
 @options.common
 @options.pass_terminal
 @click.pass_context
@@ -62,8 +62,9 @@ def predict(
     tasks: tuple[str, ...],
     head: Path | None,
     out: Path,
-    view: float,
+    view: float | None,
     arrays: bool,
+    reading: options.Reading,
     kind: str,
 ) -> None:
     """Read tasks' answers for every picture of STORE from its features.
@@ -72,16 +73,15 @@ def predict(
     task: holiday-1a2b3c4d.depth.png; contact-sheet.png shows them side by side. --format is that of pictures (denoise).
     """
     from chiasm.cli.answers import ContactSheet
-    from chiasm.flow.pipeline import Pipeline
     from chiasm.models import head_of
 
     if not tasks and head is None:
         raise click.UsageError("expected a task or a head; add --task semantics,depth,normals,edges or --head FILE")
-    with Pipeline.load(MODEL, store=store) as pipeline:
-        own = head_of(head, pipeline.spec.name) if head else None
+    with reading.pipeline(store) as pipeline:
+        own = head_of(head, pipeline.space) if head else None
         answered = partial(pipeline.predict, tasks=tasks, head=own, view=view)
         job = _Job(terminal, pipeline, answered, out, kind, arrays)
-        failed = job.run(ContactSheet())
+        failed = job.run(file_names(pipeline.uris(reading.where), ""), ContactSheet())
     if failed:
         ctx.exit(SOME_FAILED)
 
@@ -102,10 +102,9 @@ class _Job:
         self.out, self.kind, self.arrays = out, kind, arrays
         self.classes: list[tuple[str, str, str, str]] = []  # key, name, class, probability
 
-    def run(self, sheet: ContactSheet) -> int:
-        """Write everything; how many pictures failed."""
+    def run(self, names: Mapping[str, str], sheet: ContactSheet) -> int:
+        """Write everything, names: key -> beginning of its files' names; how many pictures failed."""
         failed, terminal = 0, self.terminal
-        names = file_names({record.key: record.uris for record in self.pipeline.store.scan(())}, "")
         with terminal.progress("predict", len(names)) as bar:
             for key, name in names.items():
                 try:

@@ -179,6 +179,10 @@ class Pipeline:
         """The key of every stored picture. where: a filter on their facts and the user's columns, as in SQL."""
         return self.store.keys(where)
 
+    def uris(self, where: str = "") -> dict[str, tuple[str, ...]]:
+        """The uris of every stored picture, by key."""
+        return {record.key: record.uris for record in self.store.scan({}, where)}
+
     def encode(  # noqa: PLR0913 - the verb itself: each is an option that a user sets alone
         self,
         paths: Sequence[str | Path],

@@ -1,0 +1,110 @@
+"""The verb that fills a store: encode."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from chiasm.cli import options
+from chiasm.cli.group import SOME_FAILED
+from chiasm.cli.terminal import Terminal, size_words
+
+if TYPE_CHECKING:
+    from chiasm.flow.encode import Progress, Summary
+
+
+@dataclass(frozen=True)
+class Renewing:
+    """What is done again, with how many processes, and how long another writer is waited for."""
+
+    replace: bool
+    retry: bool
+    workers: int
+    wait: float
+
+
+RENEWING = options.as_one(
+    "renewing",
+    Renewing,
+    click.option("--replace", is_flag=True, help="Renew levels of another quality or encoder."),
+    click.option("--retry", is_flag=True, help="Also try again what failed before."),
+    click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Decoding processes."),
+    options.wait,
+)
+
+
+@click.command()
+@click.argument("pictures", metavar="PHOTOS_OR_FOLDERS...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--store", required=True, type=click.Path(path_type=Path), help="Store to add to; made if needed.")
+@options.written_levels
+@options.quality
+@options.encoding
+@RENEWING
+@options.common
+@options.pass_terminal
+@click.pass_context
+def encode(
+    ctx: click.Context,
+    terminal: Terminal,
+    pictures: tuple[Path, ...],
+    store: Path,
+    levels: tuple[str, ...] | None,
+    quality: int,
+    encoding: options.Encoding,
+    renewing: Renewing,
+) -> None:
+    """Encode photographs and RAW files into a store.
+
+    Folders are searched through. What the store has already is skipped, so the same command can be run again; further
+    levels, and those of another encoder, are added beside. A level that is there at another quality, or from other
+    weights, stays unless --replace is given. A picture that cannot be read is noted in the store's errors table and
+    stops nothing.
+    """
+    from chiasm.images import find
+
+    paths = find(pictures)
+    if not paths:
+        raise click.UsageError(f"there is no picture in {', '.join(map(str, pictures))}; name files or other folders")
+
+    def report(progress: Progress) -> None:
+        bar.advance(progress.source_bytes)
+        terminal.event("picture", {name: getattr(progress, name) for name in ("uri", "outcome", "message")})
+        if progress.message and progress.outcome in ("failed", "stored"):
+            known = progress.message.startswith(progress.uri)
+            terminal.say(progress.message if known else f"{progress.uri}: {progress.message}")
+
+    with (
+        encoding.pipeline(store, renewing.wait) as pipeline,
+        terminal.progress("encode", len(paths)) as bar,
+    ):
+        summary = pipeline.encode(
+            paths,
+            levels=levels or (),
+            quality=quality,
+            replace=renewing.replace,
+            retry=renewing.retry,
+            workers=renewing.workers,
+            report=report,
+        )
+    _summarise(terminal, summary, store)
+    if summary.failed:
+        ctx.exit(SOME_FAILED)
+
+
+def _summarise(terminal: Terminal, summary: Summary, store: Path) -> None:
+    seconds = summary.seconds
+    terminal.event("summary", {"store": store, **asdict(summary)})
+    parts = ", ".join(f"{level} {size_words(size)}" for level, size in summary.level_bytes.items())
+    counts = f"{summary.stored} stored, {summary.known} known already, {summary.failed} failed"
+    terminal.show(f"{counts} in {seconds:.1f} s ({summary.stored / max(seconds, 1e-6):.1f} images/s)")
+    if summary.stored:
+        terminal.show(f"{size_words(summary.source_bytes)} of files became {parts}")
+    if summary.kept:
+        terminal.show(f"{summary.kept} keep levels of another quality or encoder; --replace renews them")
+    if summary.failed:
+        terminal.show(f"chiasm inspect {store} lists what failed and why")
+
+
