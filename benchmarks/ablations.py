@@ -45,7 +45,7 @@ def raw_scores(
     pipeline: Pipeline, encode_raw: Callable[[sensor.Synthetic], Features], pictures: Sequence[Picture]
 ) -> dict[str, dict[str, float]]:
     """Noise -> PSNR, and alignment of each level."""
-    encode, decode = pipeline.space()
+    encode, decode = pipeline.encode_pixels, pipeline.drawing
     units, found = spread(encode, pictures), {}
     held: dict[str, list[tuple[float, dict[str, object]]]] = {}
     for _, noise, made in cases(pictures):

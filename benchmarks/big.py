@@ -124,7 +124,7 @@ def encode(path: Path, store: Path, quality: int, threads: int) -> dict[str, obj
 
 def decoded(pipeline: Pipeline, packet: Packet, window: Window) -> dict[str, torch.Tensor]:
     """The maps over one window, from the tiles that meet it."""
-    size = padded(packet.size, pipeline.spec.grid)
+    size = padded(packet.size, pipeline.space.grid)
     expected = count(size, packet.tile)
     streams = {name: bitstream.Tiles(stream, name, expected) for name, stream in packet.streams.items()}
     parts = []
@@ -144,13 +144,13 @@ def compare(path: Path, store: Path) -> dict[str, object]:
         outer = window.grown(AROUND, tuple(n // 64 * 64 for n in packet.size))
         pixels = decode(path).tile(outer.top, outer.left, outer.bottom, outer.right)[None]
         strides, codec = pipeline.coder.strides, pipeline.coder.codec
-        features = pipeline.coder.encode(pixels)
+        features = pipeline.encode_pixels(pixels)
         untiled = codec.decompress(codec.compress(features, packet.quality), outer.size, packet.quality)
         exact = cut(features, strides, window.within(outer))
         quarter = Window(window.top, window.left, corner[0], corner[1])  # what of it lies in the first tile
         sees = RECEPTIVE_FIELD["rgb"]
         seen = quarter.grown(sees, (corner[0] + sees, corner[1] + sees))
-        tile = pipeline.coder.encode(pixels[..., *seen.within(outer).at(1)])
+        tile = pipeline.encode_pixels(pixels[..., *seen.within(outer).at(1)])
         whole = cut(features, strides, quarter.within(outer))
         uncoded = {
             name: (x - whole[name]).abs().max().item() / whole[name].std().item()

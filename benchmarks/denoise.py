@@ -44,7 +44,7 @@ def trained(run: Path) -> nn.Module:
 
 def quality(pipeline: Pipeline, head: nn.Module, rival: nn.Module, data: Path) -> dict[str, Mapping[str, float]]:
     """Noise -> way -> mean PSNR in dB."""
-    ways = ways_of(pipeline.coder.encode, pipeline.coded, lambda features: head(features)["denoise"])
+    ways = ways_of(pipeline.encode_pixels, pipeline.coded, lambda features: head(features)["denoise"])
     ways |= {"DnCNN-17": rival, "non-local means": smoothed}
     real = read_pairs(data / "polyu") if (data / "polyu").is_dir() else []
     with torch.inference_mode():

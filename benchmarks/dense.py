@@ -139,7 +139,7 @@ def generated(kind: Literal["room", "street"], count: int) -> dense.Opened:
 def way(run: Path, pipeline: Pipeline, protocol: dense.Protocol) -> dense.Predict:
     file = run / "pixels.safetensors"
     if not file.exists():
-        head = models.head_of(run / "dense.safetensors", pipeline.spec.name)
+        head = models.head_of(run / "dense.safetensors", pipeline.space.name)
         return dense.predictor(pipeline, dense.selected(head, protocol))
     with safe_open(file, "pt") as held:
         network = pixel_network(tuple(held.metadata()["tasks"].split(",")))
@@ -161,7 +161,7 @@ def widths(name: Literal["nyuv2", "camvid"], data: Path) -> dict[str, object]:
     tasks = tuple(task for task in opened.protocol.tasks if task != "edges")  # their tolerance is of one size
     held = replace(opened, protocol=replace(opened.protocol, tasks=tasks), samples=chosen, training=())
     with Pipeline.load("ns-rgb") as pipeline:
-        heads = dense.heads_of(held.protocol, pipeline.spec.name)
+        heads = dense.heads_of(held.protocol, pipeline.space.name)
         report = dense.evaluate_dense(held, {str(width): partial(seen_at, width, pipeline, heads) for width in WIDTHS})
     return {"protocol": f"{name}, validation frames", "pictures": report.pictures, "scores": report.scores}
 
@@ -171,7 +171,7 @@ def seen_at(width: int, pipeline: Pipeline, heads: dense.Heads, pixels: Tensor) 
     size = pixels.shape[-2:]
     height = round(size[0] * width / size[1] / 4) * 4
     small = F.interpolate(pixels, (height, width), mode="bicubic", antialias=True).clamp(0, 1)
-    maps = {task: raised(x, size) for task, x in heads(pipeline.coder.encode(small)).items()}
+    maps = {task: raised(x, size) for task, x in heads(pipeline.encode_pixels(small)).items()}
     return maps | ({"depth": maps["depth"] * (width / size[1])} if "depth" in maps else {})
 
 

@@ -77,7 +77,7 @@ def main() -> None:
         print("nothing measured: name the pictures with --data FOLDER")
         return
     pipeline = Pipeline.load(precision="float32")
-    encode, decode = pipeline.space()
+    encode, decode = pipeline.encode_pixels, pipeline.drawing
     scores: dict[str, list[float]] = {}
     gaps: dict[str, list[float]] = {}
     seen = []

@@ -250,8 +250,8 @@ def beginnings(task: str, space: str) -> list[HeadModule]:
     return [trainable(named, space)] if any(named in tasks for tasks in known) else []
 
 
-def head_of(file: Path, space: str) -> HeadModule:
-    """The head in a file that `chiasm train head` wrote, in its fastest form.
+def head_of(file: Path, space: Space) -> HeadModule:
+    """The head in a file that `chiasm train head` wrote for a space, in its fastest form.
 
     Raises ModelError when it cannot be read, is no head, or reads another space.
     """
@@ -262,7 +262,7 @@ def head_of(file: Path, space: str) -> HeadModule:
         data = file.read_bytes()
     except OSError as error:
         raise ModelError(f"{file} cannot be read ({error.strerror}); `chiasm train head` writes such files") from error
-    return folded(read_head(data, spec(space), str(file)))
+    return folded(read_head(data, space, str(file)))
 
 
 @lru_cache(maxsize=4)

@@ -106,5 +106,3 @@ def _summarise(terminal: Terminal, summary: Summary, store: Path) -> None:
         terminal.show(f"{summary.kept} keep levels of another quality or encoder; --replace renews them")
     if summary.failed:
         terminal.show(f"chiasm inspect {store} lists what failed and why")
-
-

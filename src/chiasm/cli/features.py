@@ -72,9 +72,11 @@ def derive(
         if derived.message:
             terminal.say(f"{derived.key[:12]}: {derived.message}")
 
-    with reading.pipeline(store, writable=True, wait=wait) as pipeline:
-        with terminal.progress("derive", len(pipeline.store)) as bar:
-            counts = pipeline.derive(levels or (), replace=replace, where=reading.where, report=report)
+    with (
+        reading.pipeline(store, writable=True, wait=wait) as pipeline,
+        terminal.progress("derive", len(pipeline.store)) as bar,
+    ):
+        counts = pipeline.derive(levels or (), replace=replace, where=reading.where, report=report)
     terminal.event("summary", {"store": store, **counts})
     terminal.show(", ".join(f"{count} {outcome}" for outcome, count in counts.items()))
     if counts["failed"]:

@@ -10,7 +10,7 @@ import click
 
 from chiasm.cli import options
 from chiasm.cli.group import VerbGroup
-from chiasm.cli.pictures import MODEL
+from chiasm.cli.options import MODEL
 from chiasm.cli.terminal import Bar, Terminal, columns
 
 if TYPE_CHECKING:
@@ -93,7 +93,9 @@ def evaluate_space(terminal: Terminal, data: Path, out: Path, compare: tuple[Pat
         Pipeline.load(MODEL, precision="float32") as pipeline,
         terminal.progress("evaluate", None, unit="encodings") as bar,
     ):
-        spaces = {MODEL: Space(*pipeline.space())} | {_run_name(path): Space(*space_of(path)) for path in compare}
+        spaces = {MODEL: Space(pipeline.encode_pixels, pipeline.drawing)} | {
+            _run_name(path): Space(*space_of(path)) for path in compare
+        }
         counted = {name: Space(_counted(space.encode, bar), space.decode) for name, space in spaces.items()}
         report = evaluate_space(counted, pictures, find_set(data, ("camvid",)))
     for reason in report.skipped:
@@ -169,7 +171,7 @@ def evaluate_raw(terminal: Terminal, data: Path, out: Path, limit: int | None) -
     pictures = read_folder(find_set(data, ("kodak",)) or data, limit)
     total = len(pictures) * CASES
     with Pipeline.load(MODEL) as pipeline, terminal.progress("evaluate", total, unit="mosaics") as bar:
-        space = RawSpace(pipeline.encode_raw, *pipeline.space(), pipeline.coded)
+        space = RawSpace(pipeline.encode_raw, pipeline.encode_pixels, pipeline.drawing, pipeline.coded)
         report = evaluate_raw(space, pictures, tell=bar.advance)
     _written(terminal, out, write_raw(report, out), len(pictures))
 
@@ -195,8 +197,8 @@ def evaluate_denoise(terminal: Terminal, data: Path, out: Path, limit: int | Non
     folder = find_set(data, ("polyu",))
     real = read_pairs(folder, limit) if folder else []
     with Pipeline.load(MODEL) as pipeline:
-        head = head_of("denoise", pipeline.spec.name)
-        ways = ways_of(pipeline.coder.encode, pipeline.coded, lambda features: head(features)["denoise"])
+        head = head_of("denoise", pipeline.space.name)
+        ways = ways_of(pipeline.encode_pixels, pipeline.coded, lambda features: head(features)["denoise"])
         ways["non-local means"] = smoothed
         total = len(pictures) * (len(SIGMAS) + 1) + len(real)
         with terminal.progress("evaluate", total, unit="pairs") as bar:
@@ -224,7 +226,7 @@ def evaluate_dense(terminal: Terminal, protocol: str, data: Path, out: Path, lim
 
     opened = dense.opened(protocol, data, limit)
     with Pipeline.load(MODEL) as pipeline:
-        ways = dense.ways_of(pipeline, dense.heads_of(opened.protocol, pipeline.spec.name))
+        ways = dense.ways_of(pipeline, dense.heads_of(opened.protocol, pipeline.space.name))
         with terminal.progress("evaluate", len(opened.samples), unit="pictures") as bar:
             report = dense.evaluate_dense(opened, ways, tell=bar.advance)
         shown = [opened.samples[index] for index in range(min(COLUMNS, len(opened.samples)))]

@@ -26,7 +26,7 @@ pass_terminal = click.make_pass_decorator(Terminal, ensure=True)
 
 
 def _levels(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...] | None:
-    """"detail,context" as names."""
+    """ "detail,context" as names."""
     if value is None:
         return None
     names = tuple(name.strip() for name in value.split(","))
@@ -130,7 +130,7 @@ encoding = as_one(
         "--encoder", default=MODEL, show_default=True, metavar="NAME",
         help="Or timm:NAME, hf:NAME_OR_FOLDER, onnx:FILE, tflite:FILE; `chiasm models` lists them.",
     ),
-    click.option("--weights", type=click.Path(exists=True, path_type=Path), help="File or folder, of a foreign encoder."),
+    click.option("--weights", type=click.Path(exists=True, path_type=Path), help="Local ones, of a foreign encoder."),
     click.option("--layers", callback=_levels, metavar="NAMES", help="Of a foreign encoder: names or numbers."),
     click.option("--view", default="", metavar="VIEW", help="What it sees: native, longest:518, square:224."),
     click.option("--codec", default="", metavar="NAME", help="Of maps: transform, plain-fp16, plain-bf16, plain-int8."),

@@ -12,7 +12,6 @@ import click
 
 from chiasm.cli import options
 from chiasm.cli.group import SOME_FAILED
-from chiasm.cli.pictures import MODEL
 from chiasm.cli.terminal import Terminal, columns, size_words
 from chiasm.errors import PacketError
 
@@ -131,15 +130,17 @@ def verify(ctx: click.Context, terminal: Terminal, store: Path, repair: bool) ->
     Exits with 1 when something was, repaired or not. A repair keeps the damaged bytes in the store's quarantine
     folder.
     """
-    from chiasm.flow.pipeline import Pipeline
+    from chiasm.flow.read import Reader
+    from chiasm.store import open_store
 
-    with Pipeline.load(MODEL, store=store, writable=repair) as pipeline:
-        opened = pipeline.store
+    with open_store(store, "w" if repair else "r") as opened:
+        reader = Reader(opened)
         with terminal.progress("verify", len(opened)) as bar:
 
             def check(record: Record) -> str | None:
-                bar.advance(sum(map(len, record.packet.streams.values())))
-                return pipeline.check(record)
+                levels = [each for found in record.spaces.values() for each in found.values()]
+                bar.advance(sum(len(each.coded.data) for each in levels))
+                return reader.check(record)
 
             report = opened.verify(check, repair=repair)
     _report(terminal, store, report)

@@ -13,7 +13,7 @@ import click
 
 from chiasm.cli import options
 from chiasm.cli.group import VerbGroup
-from chiasm.cli.pictures import MODEL
+from chiasm.cli.options import MODEL
 from chiasm.cli.terminal import Terminal
 
 if TYPE_CHECKING:

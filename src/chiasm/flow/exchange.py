@@ -81,7 +81,12 @@ def _parquet(path: Path, read: Iterator[tuple[str, np.ndarray]], uris: Uris, vec
     import pyarrow.parquet as pq
 
     schema = pa.schema(
-        [("key", pa.string()), ("uri", pa.string()), ("shape", pa.list_(pa.int32())), ("values", pa.list_(pa.float32()))]
+        [
+            ("key", pa.string()),
+            ("uri", pa.string()),
+            ("shape", pa.list_(pa.int32())),
+            ("values", pa.list_(pa.float32())),
+        ]
     )
     with pq.ParquetWriter(path, schema) as writer:
         rows: list[dict[str, object]] = []

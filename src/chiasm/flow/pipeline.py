@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from chiasm import models
+from chiasm import store as stores
 from chiasm.codecs import packet as packets
 from chiasm.contracts import Features, Head, Packet, Record, Space, View
 from chiasm.encoders.pooled import Pooled
@@ -33,7 +34,7 @@ from chiasm.flow.small import shrunk
 from chiasm.flow.tiles import Choice, PacketReader, Seen, coded_levels, in_order
 from chiasm.heads.answers import Answer
 from chiasm.images import Picture, Shot, decode, find
-from chiasm.store import LanceStore, open_store
+from chiasm.store import LanceStore
 
 __all__ = ["Pipeline", "Progress", "Summary"]
 
@@ -126,7 +127,7 @@ class Pipeline:
         if self.path is None:
             raise StoreError("this pipeline has no store; load it with Pipeline.load(name, store=PATH)")
         if self._store is None:
-            self._store = open_store(self.path, "w" if self.writable else "r", self.wait)
+            self._store = stores.open_store(self.path, "w" if self.writable else "r", self.wait)
         return self._store
 
     @cached_property
@@ -371,3 +372,22 @@ class Pipeline:
     def _placed(self, head: Head) -> Head:
         placed: Head = self.runtime.placed(head)
         return placed
+
+
+def encode(
+    paths: Sequence[str | Path],
+    store: str | Path,
+    encoder: str = "ns-rgb",
+    *,
+    levels: Sequence[str] = (),
+    quality: int = 5,
+    report: Callable[[Progress], None] | None = None,
+) -> Summary:
+    """Encode photographs, RAW files and folders of them into a store, made if needed: `Pipeline.encode` in one call."""
+    with Pipeline.load(encoder, store=store, writable=True) as pipeline:
+        return pipeline.encode(paths, levels=levels, quality=quality, report=report)
+
+
+def open_store(store: str | Path, space: str = "") -> Pipeline:
+    """A store to read from, without an encoder: `Pipeline.open`. Exported as `chiasm.open`."""
+    return Pipeline.open(store, space)

@@ -152,13 +152,13 @@ def predictor(pipeline: Pipeline, heads: Heads, quality: int | None = None) -> P
     H and W need be no multiple of the grid: the right and lower border is repeated up to one. The maps are raised by
     bilinear resampling and cropped to H x W.
     """
-    encode = pipeline.coder.encode
+    encode = pipeline.encode_pixels
 
     def seen(pixels: Tensor, factor: int) -> Features:
         features = encode(pixels) if quality is None else pipeline.coded(encode(pixels), quality)
         return pipeline.smaller(features, factor)
 
-    return reading(seen, heads, pipeline.spec.grid)
+    return reading(seen, heads, pipeline.space.grid)
 
 
 def reading(encode: Encode, heads: Heads, grid: int) -> Predict:

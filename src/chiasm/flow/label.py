@@ -1,0 +1,66 @@
+"""A user's table of labels into a store: columns joined by key or uri."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv
+
+from chiasm.errors import ConfigError, StoreError, nearest
+from chiasm.store import LanceStore
+
+NAMED_BY = ("key", "uri")
+
+
+@dataclass(frozen=True)
+class LabelReport:
+    """What `label_from_csv` did. unknown: name -> why its line fits no picture."""
+
+    labelled: int
+    columns: tuple[str, ...]
+    unknown: Mapping[str, str]
+
+
+def label_from_csv(store: LanceStore, file: Path) -> LabelReport:
+    """Add the columns of a CSV file to the pictures that its column `key` or `uri` names.
+
+    Types are those that Arrow reads: numbers, booleans, dates, text. Raises ConfigError for a file that does not parse
+    or names no picture, StoreError for a column that a store has for itself.
+    """
+    try:
+        table = pyarrow.csv.read_csv(file)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ConfigError(f"{file} is no CSV file with one line of column names ({error}); mend it") from error
+    named_by = next((name for name in NAMED_BY if name in table.column_names), None)
+    columns = tuple(name for name in table.column_names if name not in NAMED_BY)
+    if named_by is None or not columns:
+        found = ", ".join(table.column_names)
+        raise ConfigError(f"{file}: expected a column called key or uri, and others, got {found}; rename one")
+    keys, rows, unknown = [], [], dict[str, str]()
+    seen: dict[str, str] = {}
+    for index, name in enumerate(map(str, table[named_by].to_pylist())):
+        try:
+            key = store.get(name, {}).key
+        except StoreError as error:
+            unknown[name] = str(error)
+            continue
+        if key in seen:
+            raise ConfigError(f"{file}: {name!r} and {seen[key]!r} are the same picture; keep one line for each")
+        seen[key] = name
+        keys.append(key)
+        rows.append(index)
+    if not keys:
+        raise ConfigError(
+            f"{file}: none of its {table.num_rows} lines names a stored picture; {_example(store, unknown)}"
+        )
+    store.label(keys, table.select(columns).take(rows))
+    return LabelReport(len(keys), columns, unknown)
+
+
+def _example(store: LanceStore, unknown: Mapping[str, str]) -> str:
+    keys = store.keys()[:100]
+    uris = [uri for key in keys for uri in store.get(key, {}).uris[:1]]
+    return nearest(next(iter(unknown), ""), uris) if uris else "the store is empty"
