@@ -6,9 +6,13 @@ import os
 import signal
 import sys
 
+from chiasm.flow import encode
 from chiasm.flow.pipeline import Pipeline
 
 FOLDER, STORE, LAST = sys.argv[1], sys.argv[2], int(sys.argv[3])
+
+
+encode.COMMIT_ROWS = 20
 
 
 def report(progress) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from chiasm.contracts import Level, Space
 from chiasm.errors import ConfigError, PacketError, ShapeError, StoreError
 from chiasm.flow import encode as ingest
 from chiasm.flow.pipeline import Pipeline
@@ -53,7 +54,7 @@ def test_a_mixed_folder_is_counted_stored_and_its_failures_are_in_the_errors_tab
     assert failures == {"broken.png": "truncated", "empty.jpg": "empty", "letter.png": "not-an-image"}
     assert len(writer.keys()) == len(set(writer.keys())) == 3
     stats = writer.store.stats()
-    assert dict(stats.level_bytes) == dict(summary.stream_bytes)
+    assert {name: level.bytes for name, level in stats.spaces["ns-1"].items()} == dict(summary.level_bytes)
     assert stats.source_bytes == summary.source_bytes > 0
 
 
@@ -132,14 +133,16 @@ def test_one_bomb_stops_nothing(writer, save):
 
 
 def test_many_copies_are_committed_on_the_way(writer, save, monkeypatch):
-    monkeypatch.setattr(ingest, "COMMIT", 4)
+    monkeypatch.setattr(ingest, "COMMIT_ROWS", 4)
     first = save("0.png")
     for number in range(1, 13):
         (first.parent / f"{number}.png").write_bytes(first.read_bytes())
     writer.encode([first], workers=0)
     commits = []
     put = writer.store.put
-    monkeypatch.setattr(writer.store, "put", lambda *given: (commits.append(len(given[2])), put(*given)))
+    monkeypatch.setattr(
+        writer.store, "put", lambda *given, **named: (commits.append(len(given[2])), put(*given, **named))
+    )
     writer.encode([first.parent], workers=0)
     assert sum(commits) == 12
     assert max(commits) <= 4
@@ -151,7 +154,6 @@ def test_many_copies_are_committed_on_the_way(writer, save, monkeypatch):
         ({"quality": 9}, PacketError, "quality 9"),
         ({"quality": 0}, PacketError, "quality 0"),
         ({"levels": ("contxt",)}, ShapeError, "did you mean 'context'"),
-        ({"levels": ()}, ShapeError, "a level or more, got none"),
     ],
 )
 def test_a_wrong_option_is_an_error_before_anything_is_done(writer, save, options, error, said):
@@ -160,11 +162,14 @@ def test_a_wrong_option_is_an_error_before_anything_is_done(writer, save, option
     assert writer.keys() == []
 
 
-def test_a_store_of_another_space_is_refused(store):
-    open_store(store, "w", "ns-9", ("context", "detail")).close()
-    for writable in (False, True):
-        with pytest.raises(StoreError, match="ns-9"):
-            Pipeline.load("test-space", store=store, writable=writable)
+def test_a_space_of_the_same_name_with_other_levels_is_refused(store, save):
+    with open_store(store, "w") as opened:
+        opened.declare(Space("ns-1", (Level("context", 32, 4),), 4))
+    with (
+        Pipeline.load("test-space", store=store, writable=True) as pipeline,
+        pytest.raises(StoreError, match="ns-1"),
+    ):
+        pipeline.encode([save("a.png")], workers=0)
 
 
 def test_without_a_store_reading_says_how_to_give_one(plain):
@@ -191,3 +196,51 @@ def test_one_name_in_two_folders_means_two_pictures(tmp_path, monkeypatch):
             assert pipeline.store.get(str(path)).uris == (str(path),)
     sizes = {path.stat().st_size for path in tmp_path.rglob("*.png")}
     assert len(sizes) == 1  # equal size and time: only the folder tells them apart
+
+
+def test_further_levels_are_added_at_another_quality(writer, save):
+    path = save("a.png")
+    writer.encode([path], workers=0, levels=("context",), quality=3)
+    before = writer.store.get(str(path)).spaces["ns-1"]["context"]
+    summary = writer.encode([path], workers=0, quality=8)
+    assert (summary.stored, summary.known, summary.kept) == (1, 0, 0)
+    assert set(summary.level_bytes) == {"detail"}
+    levels = writer.store.get(str(path)).spaces["ns-1"]
+    assert levels["context"] == before
+    assert levels["detail"].coded.quality == 8
+    assert set(writer.features(str(path))) == {"context", "detail"}
+    again = writer.encode([path], workers=0, quality=8)
+    assert (again.stored, again.known, again.kept) == (0, 1, 1)  # context is still of quality 3, and that is said
+
+
+def test_replacing_a_level_renews_what_is_coded_on_top_of_it(writer, save, similarity):
+    path = save("a.png", 64, 64)
+    writer.encode([path], workers=0, quality=2)
+    coarse = writer.reconstruct(str(path))
+    summary = writer.encode([path], workers=0, levels=("context",), quality=8, replace=True)
+    assert (summary.stored, set(summary.level_bytes)) == (1, {"context", "detail"})
+    levels = writer.store.get(str(path)).spaces["ns-1"]
+    assert {name: stored.coded.quality for name, stored in levels.items()} == {"context": 8, "detail": 8}
+    pixels = np.asarray(Image.open(path).convert("RGB"))
+    assert similarity(writer.reconstruct(str(path)), pixels) > similarity(coarse, pixels) + 3
+    assert writer.encode([path], workers=0, quality=8, replace=True).stored == 0
+    assert writer.store.verify(writer.check).sound
+
+
+def test_another_precision_is_another_encoder_which_replace_alone_lets_in(store, save):
+    path = save("a.png")
+    ids = []
+    for precision, replace, kept in (("float32", False, 0), ("bfloat16", False, 1), ("bfloat16", True, 0)):
+        with Pipeline.load("test-space", store=store, writable=True, precision=precision) as pipeline:
+            assert pipeline.encode([path], workers=0, replace=replace).kept == kept
+            ids.append(pipeline.store.get(str(path)).spaces["ns-1"]["detail"].encoder)
+    assert ids[0] == ids[1] != ids[2]
+
+
+def test_a_picture_counts_as_stored_when_its_commit_is_on_the_disk(writer, save):
+    paths = [save(f"{number}.png", seed=number) for number in range(3)]
+
+    def report(progress):
+        assert len(open_store(writer.path)) == 3
+
+    assert writer.encode(paths, workers=0, report=report).stored == 3

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-from chiasm.flow.encode import COMMIT
 from chiasm.flow.pipeline import Pipeline
 
 COUNT = 60
@@ -22,7 +21,7 @@ def test_a_run_killed_in_the_middle_is_completed_by_the_next_without_duplicates(
     assert died.returncode == -signal.SIGKILL, died.stderr.decode()
     with Pipeline.load("test-space", store=store) as reader:
         committed = reader.keys()
-        assert COMMIT <= len(committed) < COUNT
+        assert 20 <= len(committed) < COUNT
     with Pipeline.load("test-space", store=store, writable=True, precision="float32") as writer:
         summary = writer.encode([folder], workers=0)
         assert (summary.stored, summary.known) == (COUNT - len(committed), len(committed))

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-import chiasm.flow.tiles as coder_module
 from chiasm.errors import ImageError, ModelError
-from chiasm.features.layout import padded
+from chiasm.flow import see
 from chiasm.flow.pipeline import Pipeline
 from chiasm.images import decode
 
@@ -46,17 +45,16 @@ def test_photographs_and_mosaics_live_in_one_store_and_one_space(writer, save, s
     paths = [save("a.png"), save_raw("b"), save_raw("c", 38, 46, seed=1)]
     summary = writer.encode(paths)
     assert (summary.stored, summary.failed) == (3, 0)
-    records = {record.uris[0]: record for record in writer.store.scan(())}
+    records = {record.uris[0]: record for record in writer.store.scan({"ns-1": ("context",)})}
     assert len(records) == 3
-    assert {record.packet.space for record in records.values()} == {"ns-1"}
     photo, mosaic = records[str(paths[0])], records[str(paths[1])]
-    assert photo.sensor is None
-    assert str(mosaic.sensor) == "Made Up 5, ISO 200, RGGB, black 64, white 1023"
-    assert photo.feature_id.startswith("test-space@")
-    assert mosaic.feature_id.startswith("test-mosaics@")
-    assert writer.store.stats().sensors == {str(mosaic.sensor): 2}
+    assert photo.capture.sensor is None
+    assert str(mosaic.capture.sensor) == "Made Up 5, ISO 200, RGGB, black 64, white 1023"
+    assert photo.spaces["ns-1"]["context"].encoder.startswith("test-space@")
+    assert mosaic.spaces["ns-1"]["context"].encoder.startswith("test-mosaics@")
+    assert writer.store.stats().sensors == {str(mosaic.capture.sensor): 2}
     for path in paths:
-        assert writer.reconstruct(str(path)).shape == (*records[str(path)].packet.size, 3)
+        assert writer.reconstruct(str(path)).shape == (*records[str(path)].size, 3)
         assert set(writer.features(str(path))) == {"context", "detail"}
 
 
@@ -80,7 +78,7 @@ def test_a_changed_description_is_another_picture_and_a_corrected_one_is_tried_a
     writer.encode([path])
     path.with_suffix(".toml").write_text(TOML.format(width=44, height=36).replace("RGGB", "BGGR"), encoding="utf-8")
     assert writer.encode([path]).stored == 1
-    assert writer.store.get(str(path)).sensor.pattern == "BGGR"
+    assert writer.store.get(str(path)).capture.sensor.pattern == "BGGR"
     path.with_suffix(".toml").write_text(TOML.format(width=45, height=36), encoding="utf-8")
     assert writer.encode([path]).failed == 1
     path.with_suffix(".toml").write_text(TOML.format(width=44, height=36) + "bits = 16", encoding="utf-8")
@@ -89,13 +87,12 @@ def test_a_changed_description_is_another_picture_and_a_corrected_one_is_tried_a
 
 def test_features_of_a_mosaic_in_tiles_are_those_of_the_whole(plain, save_raw, monkeypatch):
     shot = decode(save_raw("wide", 90, 134))
-    size = padded(shot.size, 4)
-    whole = dict(plain.coder._encoded([shot], [shot.tile(0, 0, *shot.size)], size))
-    monkeypatch.setattr(coder_module, "TILE", 48)
-    found = list(plain.coder._tiles(shot, size))
+    (whole,) = plain.eye.see([shot])[0].parts
+    monkeypatch.setattr(see, "TILE", 48)
+    found = list(plain.eye.see([shot])[0].parts)
     assert len(found) == 6
     corner = found[-1]  # the last tile: rows from 48, columns from 96
-    for name, stride in plain.coder.strides.items():
+    for name, stride in {level.name: level.stride for level in plain.space.levels}.items():
         wanted = whole[name][..., 48 // stride :, 96 // stride :]
         assert corner[name].shape == wanted.shape
         torch.testing.assert_close(corner[name], wanted, rtol=1e-4, atol=1e-3)
@@ -115,16 +112,16 @@ def test_a_linear_dng_says_that_it_was_encoded_as_a_picture(writer, store, tmp_p
     assert [(event.outcome, "already demosaiced, encoded as a picture" in event.message) for event in told] == [
         ("stored", True)
     ]
-    (record,) = writer.store.scan(())
+    (record,) = writer.store.scan()
     words = "Maker Model 7, ISO unknown, linear (already demosaiced, encoded as a picture), black 0, white 4095"
-    assert (str(record.sensor), writer.store.stats().sensors) == (words, {words: 1})
-    assert record.feature_id.startswith("test-space@")  # the encoder of photographs
+    assert (str(record.capture.sensor), writer.store.stats().sensors) == (words, {words: 1})
+    assert record.spaces["ns-1"]["detail"].encoder.startswith("test-space@")  # the encoder of photographs
     assert writer.reconstruct(record.key).shape == (36, 44, 3)
 
 
 def test_without_an_encoder_of_mosaics_the_refusal_names_the_file(plain, save_raw):
-    coder = replace(plain.coder, encode_raw=None)
-    lone = Pipeline(coder, plain.draw, plain.halve, {"rgb": "x"})
+    lone = Pipeline.load("test-space", precision="float32")
+    lone.eye = replace(plain.eye, encoders={"rgb": plain.eye.encoders["rgb"]})
     with pytest.raises(ImageError, match=r"b\.raw: expected a photograph, got a RAW file"):
         lone.pack(save_raw("b"))
     with pytest.raises(ModelError, match="no encoder of mosaics"):

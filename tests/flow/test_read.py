@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from chiasm.codecs import packet as bitstream
+import chiasm
+from chiasm import models
+from chiasm.codecs import packet as packets
+from chiasm.codecs.transform import TransformCodec
 from chiasm.encoders.ns import NS
-from chiasm.errors import PacketError, ShapeError, StoreError
+from chiasm.errors import ModelError, PacketError, ShapeError, StoreError
 from chiasm.features.layout import padded
 from chiasm.flow.pipeline import Pipeline
-from chiasm.flow.tiles import PictureCoder
+from chiasm.flow.small import at_working_size
+from chiasm.flow.tiles import PacketReader
 from chiasm.images import read
-from chiasm.store import lance_store, verification
 
 SIZES = [(1, 1), (1, 5000), (5, 7), (47, 33), (4, 4)]
 
@@ -29,10 +32,11 @@ def pixels(path) -> np.ndarray:
 def test_features_become_smaller_as_stored_ones_do(writer, save):
     path = save("a.png", 570, 650)
     writer.encode([path], workers=0, quality=6)
-    working, factor = writer.working(writer.keys()[0])
-    assert factor == 2
+    opened = writer.reader.opened(writer.reader.packet(writer.keys()[0], writer.space), writer.space)
+    working, view = at_working_size(opened, writer.redraw)
+    assert view.scale == (0.5, 0.5)
     grown = torch.nn.functional.pad(read(path).pixels[None], (0, 2, 0, 2), mode="replicate")
-    found = writer.smaller(writer.coded(writer.coder.encode(grown), 6), factor)
+    found = writer.smaller(writer.coded(writer.encode_pixels(grown), 6), 2)
     for name, x in working.items():
         torch.testing.assert_close(found[name], x, atol=1e-3, rtol=0)
 
@@ -77,9 +81,9 @@ def test_packing_a_file_gives_what_the_store_gives(writer, save):
     writer.encode([path], workers=0)
     key = writer.keys()[0]
     data = writer.pack(path)
-    packet, embedded = bitstream.read(data)
-    assert dict(packet.streams) == dict(writer.store.get(key).packet.streams)
-    assert embedded == b""
+    packet, embedded = packets.read(data)
+    assert dict(packet.levels) == {name: each.coded for name, each in writer.store.get(key).spaces["ns-1"].items()}
+    assert embedded == {}
     assert np.array_equal(writer.unpack(data), writer.reconstruct(key))
     alone = writer.unpack(data, levels=("context",))
     assert np.array_equal(alone, writer.reconstruct(key, levels=("context",)))
@@ -94,35 +98,21 @@ def test_context_alone_draws_a_coarser_picture(writer, save, similarity):
     assert 15 < similarity(coarse, pixels(path)) < similarity(full, pixels(path))
 
 
-def test_verifying_reads_each_picture_once_and_decodes_what_it_read(writer, save, monkeypatch):
+def test_verifying_decodes_each_picture_once(writer, save, monkeypatch):
     assert writer.encode([save(f"{seed}.png", seed=seed) for seed in range(3)], workers=0).stored == 3
-    rows, packets = [], []
-
-    def read(row, *rest):
-        rows.append(row["key"])
-        return record_of(row, *rest)
-
-    def check(coder, packet):
-        packets.append(packet)
-        return decode(coder, packet)
-
-    record_of, decode = verification.record_of, PictureCoder.check
-    for place in (verification, lance_store):
-        monkeypatch.setattr(place, "record_of", read)
-    monkeypatch.setattr(PictureCoder, "check", check)
+    decoded, check = [], PacketReader.check
+    monkeypatch.setattr(PacketReader, "check", lambda reader: decoded.append(reader.packet.size) or check(reader))
     assert writer.store.verify(writer.check).sound
-    assert rows == writer.keys()
-    assert len(packets) == 3
+    assert len(decoded) == 3
 
 
 def test_a_record_that_cannot_be_decoded_is_told_why(writer, save):
     writer.encode([save("a.png")], workers=0)
     record = writer.store.get(writer.keys()[0])
     assert writer.check(record) is None
-    streams = {**record.packet.streams, "detail": record.packet.streams["detail"][:-1]}
-    assert "checksum of level 'detail'" in writer.check(
-        replace(record, packet=replace(record.packet, streams=streams))
-    )
+    levels = record.spaces["ns-1"]
+    short = replace(levels["detail"], coded=replace(levels["detail"].coded, data=levels["detail"].coded.data[:-1]))
+    assert "'detail'" in writer.check(replace(record, spaces={"ns-1": {**levels, "detail": short}}))
 
 
 def test_features_gives_the_levels_asked_for_and_the_same_ones(writer, save):
@@ -142,19 +132,27 @@ def test_features_gives_the_levels_asked_for_and_the_same_ones(writer, save):
 def test_a_store_of_context_has_no_byte_of_detail_and_says_so(writer, save):
     summary = writer.encode([save("a.png")], workers=0, levels=("context",))
     key = writer.keys()[0]
-    assert set(summary.stream_bytes) == {"context"}
-    assert writer.store.stats().level_bytes["detail"] == 0
+    assert set(summary.level_bytes) == {"context"}
+    assert "detail" not in writer.store.stats().spaces["ns-1"]
     assert set(writer.features(key)) == {"context"}
     assert writer.reconstruct(key).shape == (36, 44, 3)
     for verb in (writer.features, writer.reconstruct):
-        with pytest.raises(PacketError, match="level 'detail' is not in this packet, which holds context"):
+        with pytest.raises(StoreError, match=r"'detail' of 'ns-1' is not stored .* --levels detail"):
             verb(key, levels=("detail",))
+
+
+@pytest.mark.parametrize("size", [(200, 300), (400, 600)])
+def test_heads_answer_from_context_alone_at_any_size(writer, save, size):
+    path = save("a.png", *size)
+    writer.encode([path], workers=0, levels=("context",))
+    answers = writer.predict(str(path), ["depth", "edges"])
+    assert {answer.values.shape for answer in answers.values()} == {size}
 
 
 def test_asking_to_store_detail_brings_the_context_it_is_coded_on(writer, save):
     summary = writer.encode([save("a.png")], workers=0, levels=("detail",))
-    assert set(summary.stream_bytes) == {"context", "detail"}
-    assert min(summary.stream_bytes.values()) > 0
+    assert set(summary.level_bytes) == {"context", "detail"}
+    assert min(summary.level_bytes.values()) > 0
 
 
 def test_an_unknown_level_or_picture_is_an_error_with_the_nearest(writer, save):
@@ -181,74 +179,75 @@ def test_reading_and_refused_writing_leave_every_file_of_the_store_as_it_was(sto
 
 
 def test_tables_embedded_in_a_packet_file_or_held_by_a_store_serve_where_the_package_has_others(
-    plain, store, save
+    plain, store, save, monkeypatch
 ):
-    other = replace(plain.coder.codec.fitted, steps=plain.coder.codec.fitted.steps * np.float32(1.5))
-    maker = replace(plain, coder=replace(plain.coder, codec=replace(plain.coder.codec, fitted=other)))
+    shipped = models.codec("ns-1")
+    other = TransformCodec(replace(shipped.fitted, steps=shipped.fitted.steps * np.float32(1.5)))
     path = save("a.png")
-    packet, _ = bitstream.read(maker.pack(path))
-    wanted = maker.unpack(maker.pack(path))
-    assert packet.tables != plain.coder.codec.tables
-    with pytest.raises(PacketError, match="needs tables"):
-        plain.unpack(bitstream.write(packet))
-    assert np.array_equal(plain.unpack(bitstream.write(packet, other.data)), wanted)
-    with pytest.raises(PacketError):
-        plain.unpack(bitstream.write(packet, replace(other, steps=other.steps * np.float32(2)).data))
-    with Pipeline.load("test-space", store=store, writable=True, precision="float32") as writer:
-        writer.coder = maker.coder
-        writer.encode([path], workers=0)
+    with monkeypatch.context() as changed:
+        changed.setattr(models, "codec", lambda space: other)
+        maker = Pipeline.load("test-space", precision="float32")
+        data = maker.pack(path)
+        wanted = maker.unpack(data)
+        with Pipeline.load("test-space", store=store, writable=True, precision="float32") as writer:
+            writer.encode([path], workers=0)
+    packet, _ = packets.read(data)
+    assert {coded.tables for coded in packet.levels.values()} == {other.tables} != {shipped.tables}
+    with pytest.raises(PacketError, match="needs the tables"):
+        plain.unpack(packets.write(packet))
+    assert np.array_equal(plain.unpack(packets.write(packet, {other.tables: other.data})), wanted)
     with Pipeline.load("test-space", store=store, precision="float32") as reader:
         assert np.array_equal(reader.reconstruct(reader.keys()[0]), wanted)
 
 
-class Recorder(SimpleNamespace):
-    """In the codec's place: keeps the features of each tile."""
-
-    name, tables = "recorder", "none"
-
-    def compress(self, features, quality):
-        self.seen.append(features)
-        return dict.fromkeys(features, b"tile")
-
-
-def test_tiles_are_encoded_as_the_whole_picture_is(plain, save, monkeypatch):
-    monkeypatch.setattr("chiasm.flow.tiles.TILE", 64)
-    path = save("a.png", 150, 131)
-    recorder = Recorder(seen=[])
-    picture = read_picture(path)
-    replace(plain.coder, codec=recorder).pack(picture, 5, NS.names)
-    whole = plain.coder.encode(padded_pixels(path))
-    assert len(recorder.seen) == 9
-    for level in NS.levels:
-        tiles = [features[level.name] for features in recorder.seen]
-        rows = [torch.cat(tiles[start : start + 3], dim=3) for start in (0, 3, 6)]
-        torch.testing.assert_close(torch.cat(rows, dim=2), whole[level.name], rtol=1e-4, atol=1e-3)
-
-
 def test_tiles_are_drawn_as_the_whole_picture_is(plain, save, monkeypatch):
-    monkeypatch.setattr("chiasm.flow.tiles.TILE", 64)
-    packet, _ = bitstream.read(plain.pack(save("a.png", 150, 131)))
-    assert packet.tile == 64
-    features = plain.coder.unpack(packet)
-    whole = plain.draw(features)[0, :, :150, :131].clamp(0, 1).mul(255).round()
-    drawn = torch.from_numpy(plain.coder.draw(packet, plain.draw)).permute(2, 0, 1)
+    monkeypatch.setattr("chiasm.flow.see.TILE", 256)
+    opened = plain.opened(plain.pack(save("a.png", 300, 310)))
+    assert {coded.tile for coded in opened.packet.levels.values()} == {256}
+    whole = plain.drawing(opened.whole(NS.names))[0, :, :300, :310].clamp(0, 1).mul(255).round()
+    drawn = torch.from_numpy(plain.drawing.picture(opened)).permute(2, 0, 1)
     assert (drawn.float() - whole).abs().max() <= 1
 
 
 def test_tiles_of_a_size_that_is_off_the_grid_are_refused(plain, save):
-    packet, _ = bitstream.read(plain.pack(save("a.png")))
+    opened = plain.opened(plain.pack(save("a.png")))
+    levels = {name: replace(coded, tile=1023) for name, coded in opened.packet.levels.items()}
     with pytest.raises(PacketError, match="grid"):
-        plain.coder.unpack(replace(packet, tile=1023))
+        replace(opened, packet=replace(opened.packet, levels=levels)).whole(NS.names)
 
 
-def read_picture(path):
-    from chiasm.images import decode
+def test_a_reading_pipeline_can_be_pickled_and_a_writing_one_says_why_not(writer, save):
+    path = save("a.png")
+    writer.encode([path], workers=0)
+    with Pipeline.open(writer.path) as reader:
+        wanted = reader.features(str(path))["detail"]
+        copy = pickle.loads(pickle.dumps(reader))
+        assert torch.equal(copy.features(str(path))["detail"], wanted)
+        copy.close()
+    with pytest.raises(StoreError, match="read-only pipeline"):
+        pickle.dumps(writer)
 
-    return decode(path)
+
+def test_a_store_opened_without_an_encoder_reads_draws_and_predicts(writer, save):
+    path = save("a.png")
+    writer.encode([path], workers=0)
+    with chiasm.open(writer.path) as reader:
+        assert reader.space.name == "ns-1"
+        assert reader.reconstruct(str(path)).shape == (36, 44, 3)
+        assert reader.predict(str(path), ["depth"])["depth"].values.shape == (36, 44)
+        with pytest.raises(ModelError, match="no encoder is loaded"):
+            reader.encode([path])
 
 
-def padded_pixels(path) -> torch.Tensor:
-    from chiasm.features.layout import pad
-
-    x = read(path).pixels[None]
-    return pad(x, padded(tuple(x.shape[-2:]), 4))
+def test_derived_vectors_are_the_means_of_stored_maps(writer, save):
+    paths = [save(f"{seed}.png", seed=seed) for seed in range(3)]
+    writer.encode(paths, workers=0)
+    assert writer.derive() == {"stored": 3, "known": 0, "failed": 0}
+    for path in paths:
+        found = writer.features(str(path))
+        for name in ("context", "detail"):
+            mean = found[name].mean(dim=(2, 3))
+            torch.testing.assert_close(found[f"pooled_{name}"], mean, rtol=1e-3, atol=1e-3)
+    assert writer.derive() == {"stored": 0, "known": 3, "failed": 0}
+    with pytest.raises(ShapeError, match="nothing derives level 'pooled_contxt'"):
+        writer.derive(("pooled_contxt",))

@@ -10,29 +10,36 @@ from PIL import Image
 
 from chiasm import models
 from chiasm.flow.pipeline import Pipeline
-from chiasm.store import open_store
 
 TASKS = [task for entry in models.ENTRIES.values() for task in entry.tasks]
 
 
-def counting(pipeline, store):
-    """The pipeline with a store of its own, and the batch sizes its encoder was called with."""
+class Counting:
+    """An encoder that notes the sizes of its batches."""
+
+    def __init__(self, encoder, calls):
+        self.encoder, self.calls = encoder, calls
+        self.space, self.accepts, self.id = encoder.space, encoder.accepts, encoder.id
+        self.margin, self.view = encoder.margin, encoder.view
+
+    def __call__(self, pixels, condition=None):
+        self.calls.append(len(pixels))
+        return self.encoder(pixels, condition)
+
+
+def counting(name, pipeline, store):
+    """A pipeline of the same model with a store of its own, and the batch sizes its encoder was called with."""
     calls: list[int] = []
-
-    def encode(pixels):
-        calls.append(len(pixels))
-        return pipeline.coder.encode(pixels)
-
-    spec = pipeline.spec
-    held = open_store(store, "w", spec.name, spec.names)
-    coder = replace(pipeline.coder, encode=encode)
-    return Pipeline(coder, pipeline.draw, pipeline.halve, pipeline.feature_ids, held=held), calls
+    opened = Pipeline.load(name, store=store, writable=True, precision="float32")
+    encoders = {kind: Counting(encoder, calls) for kind, encoder in pipeline.eye.encoders.items()}
+    opened.eye = replace(pipeline.eye, encoders=encoders)
+    return opened, calls
 
 
 def test_the_encoder_sees_each_picture_once(pipelines, photos, tmp_path):
     seen = 0
     for name, loaded in pipelines.items():
-        pipeline, calls = counting(loaded, tmp_path / f"{name}.lance")
+        pipeline, calls = counting(name, loaded, tmp_path / f"{name}.lance")
         with pipeline:
             pipeline.encode(photos, workers=0)
             assert sum(calls) == len(photos)
@@ -52,7 +59,7 @@ def test_the_encoder_sees_each_picture_once(pipelines, photos, tmp_path):
 def test_a_large_picture_is_seen_small_from_what_was_stored(pipelines, tmp_path):
     seen, path = 0, tmp_path / "large.png"
     for name, loaded in pipelines.items():
-        pipeline, calls = counting(loaded, tmp_path / f"{name}.lance")
+        pipeline, calls = counting(name, loaded, tmp_path / f"{name}.lance")
         with pipeline:
             y, x = np.mgrid[:60, :640]
             Image.fromarray(np.stack([y * 4, x % 256, (x * y) % 256], -1).astype(np.uint8)).save(path)
@@ -69,7 +76,7 @@ def test_a_large_picture_is_seen_small_from_what_was_stored(pipelines, tmp_path)
 def test_reading_needs_no_source_file(pipelines, photos, tmp_path):
     seen = 0
     for name, loaded in pipelines.items():
-        pipeline, _ = counting(loaded, tmp_path / f"{name}.lance")
+        pipeline, _ = counting(name, loaded, tmp_path / f"{name}.lance")
         with pipeline:
             pipeline.encode(photos, workers=0)
             keys = pipeline.keys()
@@ -79,7 +86,7 @@ def test_reading_needs_no_source_file(pipelines, photos, tmp_path):
             assert reader.keys() == keys
             for key, picture in zip(keys, before, strict=True):
                 assert np.array_equal(reader.reconstruct(key), picture)
-                assert set(reader.features(key)) == set(reader.spec.names)
+                assert set(reader.features(key)) == set(reader.space.names)
                 seen += 1
         away.rename(photos[0].parent)
     assert seen == len(pipelines) * len(photos)
@@ -88,7 +95,7 @@ def test_reading_needs_no_source_file(pipelines, photos, tmp_path):
 def test_a_store_moved_elsewhere_reads_the_same(pipelines, photos, tmp_path):
     seen = 0
     for name, loaded in pipelines.items():
-        pipeline, _ = counting(loaded, tmp_path / "here" / f"{name}.lance")
+        pipeline, _ = counting(name, loaded, tmp_path / "here" / f"{name}.lance")
         with pipeline:
             pipeline.encode(photos[:1], workers=0)
             wanted = pipeline.reconstruct(pipeline.keys()[0])

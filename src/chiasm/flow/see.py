@@ -12,20 +12,24 @@ from chiasm.contracts import Encoder, Features, Kind, Size, Space, View
 from chiasm.errors import ImageError
 from chiasm.features import views
 from chiasm.features.layout import Window, cut, pad, tiles
-from chiasm.flow import tiles as tiling
 from chiasm.flow.runtime import Runtime
 from chiasm.flow.tiles import Seen
 from chiasm.images import Shot
 from chiasm.images.raw.sensor import condition
+
+TILE = 1024  # a multiple of the wavelet's unit, so that a tile's bands are whole
 
 
 @dataclass(frozen=True)
 class Eye:
     """The encoders of one space, by what they read, on one runtime."""
 
-    space: Space
     encoders: Mapping[Kind, Encoder]
     runtime: Runtime
+
+    @property
+    def space(self) -> Space:
+        return next(iter(self.encoders.values())).space
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -51,12 +55,12 @@ class Eye:
 
     def is_tiled(self, picture: Shot) -> bool:
         """Whether a picture is encoded tile by tile: it is larger than one, and its encoder allows it."""
-        return self.encoders[picture.kind].margin is not None and max(self.view(picture).size) > tiling.TILE
+        return self.encoders[picture.kind].margin is not None and max(self.view(picture).size) > TILE
 
     def see(self, pictures: Sequence[Shot]) -> list[Seen]:
         """Features of pictures of one kind and one view size, in one batch unless they are tiled."""
         encoder = self.encoders[pictures[0].kind]
-        tile = 0 if encoder.margin is None else tiling.TILE
+        tile = 0 if encoder.margin is None else TILE
         if any(map(self.is_tiled, pictures)):
             return [Seen(self.view(picture), tile, self._tiles(picture, encoder)) for picture in pictures]
         seen = [self.view(picture) for picture in pictures]
@@ -77,7 +81,7 @@ class Eye:
 
     def _tiles(self, picture: Shot, encoder: Encoder) -> Iterator[Features]:
         size, strides = self.view(picture).size, {level.name: level.stride for level in self.space.levels}
-        for window in tiles(size, tiling.TILE):
+        for window in tiles(size, TILE):
             outer = window.grown(encoder.margin or 0, size)
             seen = outer.meet(Window(0, 0, *picture.size))
             assert seen is not None

@@ -20,8 +20,6 @@ from chiasm.contracts import Codec, Coded, Features, Packet, Parent, Size, Space
 from chiasm.errors import PacketError
 from chiasm.features.layout import Window, assemble, count, cut, tiles
 
-TILE = 1024  # a multiple of the wavelet's unit, so that a tile's bands are whole
-
 CodecOf = Callable[[Coded], Codec]
 
 
@@ -267,6 +265,7 @@ class Walk:
     reader: PacketReader
     names: Sequence[str]
     margin: int
+    held: dict[int, tuple[Window, Mapping[str, Tensor]]] = field(default_factory=dict, repr=False)
 
     def __iter__(self) -> Iterator[tuple[Window, Window, dict[str, Tensor]]]:
         coded = self.reader.packet.levels[self.names[0]]
@@ -278,8 +277,8 @@ class Walk:
         yield from self._tiles(coded.view.size, coded.tile)
 
     def _tiles(self, size: Size, edge: int) -> Iterator[tuple[Window, Window, dict[str, Tensor]]]:
-        columns, strides = -(-size[1] // edge), self.reader.strides
-        held: dict[int, tuple[Window, Mapping[str, Tensor]]] = {}
+        columns, strides, held = -(-size[1] // edge), self.reader.strides, self.held
+        held.clear()
         for index in range(count(size, edge)):
             row, column = divmod(index, columns)
             tile = _place(size, edge, row, column)
@@ -294,7 +293,7 @@ class Walk:
             later = set() if following is None else set(self._near(following, edge, columns))
             for other in near:
                 if other not in later:
-                    self._forget(held, other, divmod(other, columns)[0] == row, size)
+                    self._forget(other, divmod(other, columns)[0] == row, size)
 
     def _near(self, outer: Window, edge: int, columns: int) -> list[int]:
         rows, across = outer.at(edge)
@@ -313,12 +312,12 @@ class Walk:
         bottom = min(window.bottom, window.top + self.margin)
         return self._cut(window, maps, Window(window.top, window.left, bottom, window.right))
 
-    def _forget(self, held: dict[int, tuple[Window, Mapping[str, Tensor]]], other: int, here: bool, size: Size) -> None:
+    def _forget(self, other: int, here: bool, size: Size) -> None:
         """Drop a tile that no other of this row needs; of the present row the lower edge stays for the next one."""
-        window, maps = held.pop(other)
+        window, maps = self.held.pop(other)
         if here and self.margin and window.bottom < size[0]:
             top = max(window.top, window.bottom - self.margin)
-            held[other] = self._cut(window, maps, Window(top, window.left, window.bottom, window.right))
+            self.held[other] = self._cut(window, maps, Window(top, window.left, window.bottom, window.right))
 
     def _cut(self, window: Window, maps: Mapping[str, Tensor], part: Window) -> tuple[Window, Mapping[str, Tensor]]:
         """A copy, for a view would hold all of it."""

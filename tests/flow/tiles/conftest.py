@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import torch
+from chiasm.flow.runtime import Runtime
 from torch import Tensor, nn
 
 from chiasm import models
 from chiasm.codecs.fit import CLASSES, Plan, fresh, lookup, normalised
 from chiasm.codecs.tables import Tables
 from chiasm.codecs.transform import TransformCodec
-from chiasm.contracts import Features
-from chiasm.encoders.ns import NS, SpaceEncoder
-from chiasm.flow.tiles import PictureCoder
+from chiasm.contracts import Codec, Encoder, Features, Packet
+from chiasm.encoders.ns import NS, RECEPTIVE_FIELD, SpaceEncoder
+from chiasm.flow.draw import Drawing
+from chiasm.flow.see import Eye
+from chiasm.flow.tiles import Choice, PacketReader, Seen, coded_levels
 from chiasm.heads.reconstruct import ReconstructHead
 from chiasm.images import Picture
 
@@ -66,14 +70,62 @@ def encode(encoder: SpaceEncoder) -> Callable[[Tensor], Features]:
     return run
 
 
+class Photographic:
+    """The small network as an encoder."""
+
+    space, accepts, margin, view, id = NS, "rgb", RECEPTIVE_FIELD["rgb"], "native", "small"
+
+    def __init__(self, run: Callable[[Tensor], Features]) -> None:
+        self.run = run
+
+    def __call__(self, pixels: Tensor, condition: Tensor | None = None) -> Features:
+        return self.run(pixels)
+
+
+@dataclass(frozen=True)
+class Coder:
+    """Pictures to packets and back with one codec."""
+
+    codec: Codec
+    encoder: Encoder
+
+    @property
+    def eye(self) -> Eye:
+        return Eye({"rgb": self.encoder}, Runtime.chosen("cpu", "float32"))
+
+    def choices(self, quality: int, levels: Sequence[str]) -> dict[str, Choice]:
+        return {name: Choice.of(self.codec, quality) for name in levels}
+
+    def pack_many(self, pictures: Sequence[Picture], quality: int, levels: Sequence[str]) -> list[Packet]:
+        choices = self.choices(quality, levels)
+        seen: list[Seen] = self.eye.see(pictures)
+        return [
+            Packet(NS.name, picture.size, coded_levels(NS, each, choices))
+            for picture, each in zip(pictures, seen, strict=True)
+        ]
+
+    def pack(self, picture: Picture, quality: int, levels: Sequence[str]) -> Packet:
+        return self.pack_many([picture], quality, levels)[0]
+
+    def opened(self, packet: Packet) -> PacketReader:
+        return PacketReader(NS, packet, lambda coded: self.codec)
+
+    def unpack(self, packet: Packet, levels: Sequence[str] | None = None) -> Features:
+        return self.opened(packet).whole(tuple(packet.levels) if levels is None else levels)
+
+
 @pytest.fixture(scope="session")
-def coder(encode: Callable[[Tensor], Features], make_picture: MakePicture) -> PictureCoder:
+def drawing(head: ReconstructHead) -> Drawing:
+    return Drawing(head, Runtime.chosen("cpu", "float32"))
+
+
+@pytest.fixture(scope="session")
+def coder(encode: Callable[[Tensor], Features], make_picture: MakePicture) -> Coder:
     """KLT and wavelet as they are fitted; one flat distribution for every symbol."""
     steps = tuple((step, step) for step in (4.0, 3.0, 2.25, 1.7, 1.3, 1.0, 0.75, 0.5))
     plan = Plan(parents=("", "context"), depths=(4, 0), steps=steps)
     pictures = [encode(make_picture((64, 64), seed).frame().pixels[None]) for seed in range(4)]
     levels = tuple(fresh(pictures, NS, index, plan, 0.5, 8) for index in range(2))
     even = normalised(np.ones((CLASSES, 20)))
-    return PictureCoder(
-        NS, encode, TransformCodec(Tables(NS.name, levels, np.array(steps, np.float32), even, lookup()))
-    )
+    codec = TransformCodec(Tables(NS.name, levels, np.array(steps, np.float32), even, lookup()))
+    return Coder(codec, Photographic(encode))

@@ -22,9 +22,7 @@ def positive(module: nn.Module) -> nn.Module:
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for parameter in module.double().parameters():
-            parameter.copy_(
-                torch.rand(parameter.shape, generator=generator, dtype=torch.float64) * 0.1 + 0.01
-            )
+            parameter.copy_(torch.rand(parameter.shape, generator=generator, dtype=torch.float64) * 0.1 + 0.01)
     return module
 
 
