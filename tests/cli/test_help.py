@@ -17,6 +17,12 @@ VERBS = {
     "encode",
     "reconstruct",
     "predict",
+    "derive",
+    "features",
+    "label",
+    "remove",
+    "merge",
+    "compact",
     "inspect",
     "pack",
     "unpack",
@@ -64,7 +70,7 @@ def test_the_verbs_are_those_that_are_promised():
 
 def test_no_help_imports_anything_heavy():
     paths = [path for path, _ in commands(main)]
-    assert len(paths) == 22
+    assert len(paths) == 28
     done = subprocess.run(
         [sys.executable, "-c", PROBE], input="\n".join(["", *paths]), capture_output=True, text=True, check=True
     )

@@ -1,10 +1,13 @@
 """The command line: each verb parses, calls the library, and prints.
 
-    group      verbs, suggestions, errors to exit codes        pictures      encode, reconstruct, pack, unpack
-    options    options that several verbs share                predictions   predict
-    terminal   JSON lines, messages, tables, progress          stores        inspect, verify
-    outputs    files written whole, and their names            training      train
-    answers    files of what heads answer                      models        models, evaluate
+    group      verbs, suggestions, errors to exit codes        encode        encode
+    options    options that several verbs share                drawing       reconstruct, pack, unpack
+    terminal   JSON lines, messages, tables, progress          predictions   predict
+    outputs    files written whole, and their names            features      features, derive
+    answers    files of what heads answer                      stores        inspect, verify
+                                                               upkeep        label, remove, merge, compact
+                                                               training      train
+                                                               models        models, evaluate
                                                                machine       doctor
 
 Nothing here imports torch, numpy or lance before a verb runs, so every `--help` is instant.
@@ -15,14 +18,17 @@ from __future__ import annotations
 import click
 
 import chiasm
+from chiasm.cli.drawing import pack, reconstruct, unpack
+from chiasm.cli.encode import encode
+from chiasm.cli.features import derive, features
 from chiasm.cli.group import VerbGroup
 from chiasm.cli.machine import doctor
 from chiasm.cli.models import evaluate
 from chiasm.cli.models import models as models_verb
-from chiasm.cli.pictures import encode, pack, reconstruct, unpack
 from chiasm.cli.predictions import predict
 from chiasm.cli.stores import inspect, verify
 from chiasm.cli.training import train
+from chiasm.cli.upkeep import compact, label, merge, remove
 
 __all__ = ["main"]
 
@@ -47,5 +53,24 @@ def main() -> None:
     """
 
 
-for verb in (encode, reconstruct, predict, inspect, pack, unpack, verify, models_verb, doctor, train, evaluate):
+VERBS = (
+    encode,
+    reconstruct,
+    predict,
+    derive,
+    features,
+    inspect,
+    label,
+    remove,
+    merge,
+    compact,
+    verify,
+    pack,
+    unpack,
+    models_verb,
+    doctor,
+    train,
+    evaluate,
+)
+for verb in VERBS:
     main.add_command(verb)
