@@ -3,27 +3,28 @@
     level - doubled parent ─► / scale - mean ─► basis^T ─┬─ smooth ones ─► wavelet ─┬─► / step ─► round ─► integers
                                                          └─ the others ─────────────┘
 
-The inverse is exact but for the rounding. The bands of a level are a list, fine to coarse: the components
-without a wavelet (K - S) x 1 x H x W, then, if S > 0, `depth` bands of S x 3 x h x w (right, down, both),
-then the means S x 1 x h x w, which are held as differences of neighbours.
+All of it runs on the device of the maps; only the integers come to the CPU. The inverse is exact but for the rounding.
+The bands of a level are a list, fine to coarse: the components without a wavelet (K - S) x 1 x H x W, then, if S > 0,
+`depth` bands of S x 3 x h x w (right, down, both), then the means S x 1 x h x w, which are held as differences of
+neighbours.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from chiasm.codecs.tables import LevelTables, Tables
-from chiasm.contracts import Features
+from chiasm.codecs.tables import LevelTables
+from chiasm.contracts import Size
 from chiasm.errors import PacketError
 from chiasm.features.layout import crop, pad, padded
 from chiasm.features.plane import double, unwavelet, wavelet
 
 Array = np.ndarray
-Symbols = dict[str, list[Array]]
+Bands = list[Array]  # the integers of one level of one picture, K n h w, fine to coarse
 
 # A coefficient this near to a half is rounded towards zero: the bits it saves are worth more than the error
 # it makes.
@@ -31,99 +32,81 @@ DEAD = 0.12
 LARGEST = 65_000
 
 
-def coefficients(features: Features, tables: Tables) -> dict[str, list[Tensor]]:
-    """Real-valued bands of every level that `features` holds: lists of K n h w, fine to coarse."""
-    bands: dict[str, list[Tensor]] = {}
-    for level in tables.levels:
-        if level.name not in features:
-            continue
-        x = features[level.name].float()
-        if level.parent:
-            x = x - crop(double(features[level.parent].float()), (x.shape[-2], x.shape[-1]))
-        with torch.autocast("cpu", enabled=False):  # bfloat16 products are no transform
-            bands[level.name] = split(x, level)
-    return bands
+def coefficients(values: Tensor, level: LevelTables, parent: Tensor | None = None) -> list[Tensor]:
+    """Real-valued bands of maps B C H W, on their device: B K n h w, fine to coarse, means not yet differenced.
 
-
-def split(x: Tensor, level: LevelTables) -> list[Tensor]:
-    """1 C H W to bands K n h w, fine to coarse, with means not yet differenced."""
-    height, width = x.shape[-2:]
-    analysis = torch.from_numpy(level.basis / level.scale[:, None])
-    centred = x[0].flatten(1) - torch.from_numpy(level.scale * level.mean)[:, None]
-    y = (analysis.T @ centred).reshape(1, -1, height, width)  # 1 K H W
-    rough = y[0, level.smooth :, None]  # K-S 1 H W
+    parent: the maps B C' H/2 W/2 that a level with a parent is coded on top of.
+    """
+    height, width = values.shape[-2:]
+    x = values.float()
+    if parent is not None:
+        x = x - crop(double(parent.to(x)), (height, width))
+    with torch.autocast(x.device.type, enabled=False):  # bfloat16 products are no transform
+        analysis = _constant(level.basis / level.scale[:, None], x.device)  # C K
+        centred = x.flatten(2) - _constant(level.scale * level.mean, x.device)[:, None]
+        y = x.new_empty(len(x), level.components, height * width)
+        for each, into in zip(centred, y, strict=True):  # one product a picture: the same bits in any batch
+            torch.mm(analysis.T, each, out=into)
+    y = y.reshape(*y.shape[:2], height, width)  # B K H W
+    rough = y[:, level.smooth :, None]
     if not level.smooth:
         return [rough]
     whole = pad(y[:, : level.smooth], padded((height, width), 2**level.depth))
-    return [rough, *(band[0] for band in wavelet(whole, level.depth))]
+    return [rough, *wavelet(whole, level.depth)]
 
 
-def quantise(bands: Mapping[str, list[Tensor]], tables: Tables, quality: int, dead: float = DEAD) -> Symbols:
-    """Bands to integers at `quality` 1 to 8."""
-    symbols: Symbols = {}
-    for index, level in enumerate(tables.levels):
-        if level.name in bands:
-            step = float(tables.steps[quality - 1, index])
-            *finer, last = [band / step for band in bands[level.name]]
-            rounded = [_round(band, dead) for band in finer]
-            if level.smooth:  # differences of means have twice their range
-                rounded.append(differentiated(_round(last, dead, LARGEST // 2)))
-            else:
-                rounded.append(_round(last, dead))
-            symbols[level.name] = rounded
-    return symbols
+def rounded(steps: Sequence[Tensor], level: LevelTables, dead: float = DEAD) -> list[Tensor]:
+    """Bands in units of the quantiser's step to int32, of the same shapes, with means differenced.
 
-
-def _round(y: Tensor, dead: float, largest: int = LARGEST) -> Array:
-    if not bool(y.sum().isfinite()):
+    Raises PacketError for values that are not finite.
+    """
+    *finer, last = steps
+    if not all(bool(band.sum().isfinite()) for band in steps):
         raise PacketError("features hold values that are not finite; check the encoder's weights and input")
+    integers = [_round(band, dead) for band in finer]
+    if level.smooth:  # differences of means have twice their range
+        return [*integers, differentiated(_round(last, dead, LARGEST // 2))]
+    return [*integers, _round(last, dead)]
+
+
+def _round(y: Tensor, dead: float, largest: int = LARGEST) -> Tensor:
     size = (y.abs() + (0.5 - dead)).floor_().clamp_max_(largest)
-    rounded: Array = size.copysign_(y).to(torch.int32).numpy()
-    return rounded
+    return size.copysign_(y).to(torch.int32)
 
 
-def synthesise(symbols: Symbols, tables: Tables, quality: int, size: tuple[int, int]) -> Features:
-    """Integers back to feature maps, float32 1 C H/s W/s, for a picture (or tile) of padded `size` in
-    pixels."""
-    maps: dict[str, Tensor] = {}
-    for index, level in enumerate(tables.levels):
-        if level.name not in symbols:
-            continue
-        with torch.autocast("cpu", enabled=False):
-            x = _level(symbols[level.name], level, float(tables.steps[quality - 1, index]), quality)
-        shape = (size[0] // level.stride, size[1] // level.stride)
-        x = x.reshape(1, -1, *shape)
-        maps[level.name] = x + crop(double(maps[level.parent]), shape) if level.parent else x
-    return maps
-
-
-def _level(bands: list[Array], level: LevelTables, step: float, quality: int) -> Tensor:
-    """Bands of integers to C x H*W values."""
+def synthesise(
+    bands: Bands, level: LevelTables, quality: int, step: float, parent: Tensor | None, device: torch.device
+) -> Tensor:
+    """Integers back to a feature map, float32 1 C H W on `device`. parent: as for `coefficients`, of one picture."""
     height, width = bands[0].shape[-2:]
-    offsets, basis = level.offsets[quality - 1], torch.from_numpy(level.scale[:, None] * level.basis)
-    used = level.smooth + np.flatnonzero(bands[0].any(axis=(1, 2, 3)))
-    rough = _restore(bands[0][used - level.smooth], offsets[0, used - level.smooth], step).flatten(1)  # k H*W
-    x = torch.addmm(torch.from_numpy(level.scale * level.mean)[:, None], basis[:, used], rough)
-    if level.smooth:
-        coarse = [*bands[1:-1], integrated(bands[-1])]
-        values = [_restore(band, offsets[r + 1, : level.smooth], step)[None] for r, band in enumerate(coarse)]
-        smooth = crop(unwavelet(values), (height, width))[0]  # S H W
-        x = x + basis[:, : level.smooth] @ smooth.flatten(1)
-    return x
+    offsets, basis = level.offsets[quality - 1], _constant(level.scale[:, None] * level.basis, device)
+    with torch.autocast(device.type, enabled=False):
+        used = level.smooth + np.flatnonzero(bands[0].any(axis=(1, 2, 3)))
+        kept = used - level.smooth
+        rough = _restore(bands[0][kept], offsets[0, kept], step, device).flatten(1)  # k H*W
+        x = torch.addmm(_constant(level.scale * level.mean, device)[:, None], basis[:, used], rough)
+        if level.smooth:
+            coarse = [*bands[1:-1], integrated(bands[-1])]
+            below = offsets[1:, : level.smooth]
+            values = [_restore(*pair, step, device)[None] for pair in zip(coarse, below, strict=True)]
+            smooth = crop(unwavelet(values), (height, width))[0]  # S H W
+            x = x + basis[:, : level.smooth] @ smooth.flatten(1)
+        x = x.reshape(1, -1, height, width)
+        return x if parent is None else x + crop(double(parent.to(x)), (height, width))
 
 
-def _restore(band: Array, offsets: Array, step: float) -> Tensor:
+def _restore(band: Array, offsets: Array, step: float, device: torch.device) -> Tensor:
     """K n h w integers to values: each magnitude a little nearer to zero than its middle. offsets: K 3."""
-    y = torch.from_numpy(band).float()
-    below = torch.from_numpy(offsets)[:, :, None, None, None]  # K 3 1 1 1
+    y = _constant(band, device).float()
+    below = _constant(offsets, device)[:, :, None, None, None]  # K 3 1 1 1
     size = y.abs()
     shift = torch.where(size > 2, below[:, 2], torch.where(size > 1, below[:, 1], below[:, 0]))
     return (size - shift).clamp_min_(0.0).copysign_(y).mul_((y != 0) * step)
 
 
-def differentiated(x: Array) -> Array:
+def differentiated(x: Tensor) -> Tensor:
     """... h w integers to differences from the left neighbour, or from above in the first column."""
-    d = x.copy()
+    d = x.clone()
     d[..., 1:] -= x[..., :-1]
     d[..., 1:, 0] -= x[..., :-1, 0]
     return d
@@ -137,12 +120,16 @@ def integrated(d: Array) -> Array:
     return summed
 
 
-def band_shapes(level: LevelTables, size: tuple[int, int]) -> list[tuple[int, int, int, int]]:
-    """K n h w of each band, fine to coarse, for a picture or tile of padded size."""
-    height, width = size[0] // level.stride, size[1] // level.stride
+def band_shapes(level: LevelTables, size: Size) -> list[tuple[int, int, int, int]]:
+    """K n h w of each band, fine to coarse, for a map of `size` rows and columns."""
+    height, width = size
     rough = (level.components - level.smooth, 1, height, width)
     if not level.smooth:
         return [rough]
     height, width = padded((height, width), 2**level.depth)
     finer = [(level.smooth, 3, height >> r, width >> r) for r in range(1, level.depth + 1)]
     return [rough, *finer, (level.smooth, 1, height >> level.depth, width >> level.depth)]
+
+
+def _constant(x: Array, device: torch.device) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(x)).to(device)

@@ -15,13 +15,15 @@ import torch
 from torch import Tensor
 
 from chiasm.codecs import contexts, entropy
-from chiasm.codecs.bands import Symbols, coefficients, quantise
+from chiasm.codecs.bands import Bands, coefficients, rounded
 from chiasm.codecs.tables import LevelTables, Tables
 from chiasm.codecs.transform import Step, TransformCodec, walk
 from chiasm.contracts import Features, Space
 from chiasm.features.plane import double
 
 Array = np.ndarray
+Symbols = dict[str, Bands]  # of one picture, by level
+Real = dict[str, list[Tensor]]  # the bands that they were rounded from, 1 K n h w
 CLASSES = 64
 SMALLEST, LARGEST = 1 / 512, 28.0  # predicted magnitudes of the first and last class
 SMOOTH = 0.7  # correlation of neighbours above which a component goes through the wavelet
@@ -47,24 +49,43 @@ def fit(pictures: Sequence[Features], spec: Space, plan: Plan) -> Tables:
     ]
     even = np.ones((CLASSES, entropy.SYMBOLS))
     tables = Tables(spec.name, tuple(levels), steps, normalised(even), lookup())
-    bands = [coefficients(picture, tables) for picture in pictures]
+    bands = [transformed(picture, tables) for picture in pictures]
     tables = fit_statistics(tables, bands, thin=False)
     return fit_statistics(tables, bands, thin=True)
 
 
-def fit_statistics(tables: Tables, bands: Sequence[dict[str, list[Tensor]]], thin: bool) -> Tables:
+def fit_statistics(tables: Tables, bands: Sequence[Real], thin: bool) -> Tables:
     """Offsets, weights and distributions of all qualities; thin: of symbols as an encoder with `tables` would
     keep them."""
     counts, codec = np.zeros((CLASSES, entropy.SYMBOLS), np.int64), TransformCodec(tables)
     for quality in range(1, len(tables.steps) + 1):
-        symbols = [quantise(each, tables, quality) for each in bands]
-        if thin:
-            for each, real in zip(symbols, bands, strict=True):
-                codec.encode(each, quality, real)
+        symbols = [quantised(each, codec, quality, thin) for each in bands]
         fit_offsets(tables, bands, symbols, quality)
         fit_weights(tables, symbols, quality)
         counts += histogram(tables, symbols, quality)
     return replace(tables, counts=normalised(smoothed(counts)))
+
+
+def transformed(picture: Features, tables: Tables) -> Real:
+    """The real-valued bands of every level of a picture."""
+    return {
+        level.name: coefficients(picture[level.name], level, picture[level.parent] if level.parent else None)
+        for level in tables.levels
+    }
+
+
+def quantised(bands: Real, codec: TransformCodec, quality: int, thin: bool) -> Symbols:
+    """Bands to integers; thin: to those that an encoder with the codec's tables would keep."""
+    symbols: Symbols = {}
+    for level in codec.fitted.levels:
+        size = codec.in_steps(level.name, bands[level.name], quality)
+        held = rounded(size, level)
+        symbols[level.name] = [band[0].numpy() for band in held]
+        if thin:
+            above = symbols[level.parent] if level.parent else None
+            ranks = [band[0] for band in codec.ranks(level.name, size, held)]
+            codec.write(level.name, symbols[level.name], quality, above, ranks)
+    return symbols
 
 
 def fresh(
@@ -142,8 +163,9 @@ def steps_of(tables: Tables, symbols: Symbols, quality: int) -> list[tuple[Level
     for level in tables.levels:
         bands = symbols[level.name]
         everything = np.ones(sum(len(band) for band in bands), bool)
-        for step in walk(level, symbols, level.weights[quality - 1], everything):
-            step.learn(values_of(step, symbols[level.name]))
+        above = symbols[level.parent] if level.parent else None
+        for step in walk(level, bands, above, level.weights[quality - 1], everything):
+            step.learn(values_of(step, bands))
             found.append((level, step))
     return found
 
@@ -200,16 +222,16 @@ def fit_weights(tables: Tables, symbols: Sequence[Symbols], quality: int, rounds
 
 
 def fit_offsets(
-    tables: Tables, bands: Sequence[dict[str, list[Tensor]]], symbols: Sequence[Symbols], quality: int
+    tables: Tables, bands: Sequence[Real], symbols: Sequence[Symbols], quality: int
 ) -> None:
     """Write how far below m a magnitude of 1, 2, or more lies on average: the centroid of its interval."""
     for index, level in enumerate(tables.levels):
         step = float(tables.steps[quality - 1, index])
         for r in range(level.bands if not level.smooth else level.bands - 1):
             below, count = np.zeros((level.components, 3)), np.zeros((level.components, 3))
-            for real, rounded in zip(bands, symbols, strict=True):
-                size = np.abs(rounded[level.name][r])
-                gap = size - np.abs(real[level.name][r].numpy()) / step
+            for real, integers in zip(bands, symbols, strict=True):
+                size = np.abs(integers[level.name][r])
+                gap = size - np.abs(real[level.name][r][0].numpy()) / step
                 for slot, chosen in enumerate((size == 1, size == 2, size > 2)):
                     below[: len(size), slot] += (gap * chosen).sum(axis=(1, 2, 3))
                     count[: len(size), slot] += chosen.sum(axis=(1, 2, 3))

@@ -1,4 +1,4 @@
-"""The codec `transform`: features of one picture or tile to one stream per level, and back.
+"""The codec `transform`: a level of one picture or tile to a stream and back.
 
 A stream is: which components of which bands are not all zero (a bit each), then the groups of those
 components, bands coarse to fine. A level is coded after its parent, whose magnitudes tell what to expect.
@@ -6,96 +6,134 @@ components, bands coarse to fine. A level is coded after its parent, whose magni
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import cast
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from chiasm.codecs import contexts, entropy
-from chiasm.codecs.bands import Symbols, band_shapes, coefficients, quantise, synthesise
+from chiasm.codecs.bands import Bands, band_shapes, coefficients, rounded, synthesise
 from chiasm.codecs.contexts import PASSES, Surroundings
 from chiasm.codecs.tables import QUALITIES, LevelTables, Tables
-from chiasm.contracts import Features
+from chiasm.contracts import Parent, Size
 from chiasm.errors import PacketError, nearest
 
 Array = np.ndarray
 NAME = "transform"
 PRICE = 0.1  # squared quantiser steps that a bit is worth to the encoder
+KEPT = (1 << 15) - 1  # rank of what is not a one
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class TransformCodec:
     """Closed-form transform, integer contexts, range coding; see `docs/format.md` for the bytes.
 
-    A level with a parent is coded as what it adds to it, so its parent must be in the same packet; the
-    reverse does not hold: `context` decodes without `detail`.
+    A level with a parent is coded as what it adds to it. The symbols of a level, what a `Parent` carries, are its
+    bands. device: where the linear transforms run, and where decoded maps are.
     """
 
     fitted: Tables
-    name: str = NAME
+    device: torch.device = torch.device("cpu")
+    name: str = field(default=NAME, init=False)
+    tables: str = field(init=False)
+    qualities: int = field(default=QUALITIES, init=False)
+
+    def __post_init__(self) -> None:
+        self.tables = self.fitted.name
+
+    def __reduce__(self) -> tuple[type[TransformCodec], tuple[Tables, torch.device]]:
+        return TransformCodec, (self.fitted, self.device)  # range coder's distributions are made anew
 
     @property
     def space(self) -> str:
         return self.fitted.space
 
-    @property
-    def tables(self) -> str:
-        return self.fitted.name
-
     @cached_property
     def distributions(self) -> list[object]:
         return entropy.models(self.fitted.counts)
 
-    def compress(self, features: Features, quality: int) -> dict[str, bytes]:
-        """One stream for each level in `features`: maps 1 C H/s W/s of one picture or tile.
+    def parent(self, level: str) -> str:
+        """The level that `level` is coded on top of, or "". Raises PacketError for a level without tables."""
+        return self._facts(level).parent
 
-        quality: 1 (smallest) to 8. Raises PacketError for a quality out of range, an unknown level, or a
-        level given without its parent.
+    def encode(self, level: str, values: Tensor, quality: int, parent: Parent | None = None) -> tuple[bytes, Bands]:
+        """values: 1 C h w of one picture or tile, on any device. quality: 1 (smallest) to 8. Gives stream and symbols.
+
+        parent: of a level that has one: values 1 C' ceil(h/2) ceil(w/2), the original or the decoded map, and the
+        symbols that the decoder will have. Raises PacketError for a quality out of range, an unknown level, another
+        shape, a missing parent, or values that are not finite.
         """
-        levels = list(self._order(features))
-        maps = {level.name: features[level.name] for level in levels}
-        bands = coefficients(maps, self.fitted)
-        symbols = quantise(bands, self.fitted, checked(quality))
-        return self.encode(symbols, quality, bands)
+        above = None if parent is None else Parent(parent.values, [parent.symbols])
+        (coded,) = self.encode_batch(level, values, quality, above)
+        return coded
 
-    def decompress(self, streams: Mapping[str, bytes], size: tuple[int, int], quality: int) -> Features:
-        """The features of streams made by `compress`, float32. size: height and width in pixels, multiples of
-        the grid.
+    def encode_batch(
+        self, level: str, values: Tensor, quality: int, parent: Parent | None = None
+    ) -> list[tuple[bytes, Bands]]:
+        """The same of a batch B C h w, to the same bytes. parent: values of the batch, symbols of each in a list.
 
-        Raises PacketError for streams that end early, hold what no encoder writes, or lack their parent
-        level.
+        The transform runs once for all, on the device of the values; integers alone come to the CPU.
         """
-        return synthesise(self.decode(streams, size, quality), self.fitted, quality, size)
+        facts = self._facts(level)
+        self._fits(facts, tuple(values.shape[1:]), parent)
+        real = coefficients(values, facts, None if parent is None else parent.values)
+        sizes = self.in_steps(level, real, quality)
+        held = rounded(sizes, facts)
+        ranks = self.ranks(level, sizes, held)
+        integers = [band.cpu().numpy() for band in held]
+        above = [None] * len(values) if parent is None else cast(list[Bands | None], parent.symbols)
+        coded = []
+        for index, symbols in enumerate(above):
+            bands = [band[index] for band in integers]
+            stream = self.write(level, bands, quality, symbols, [band[index] for band in ranks])
+            coded.append((stream, bands))
+        return coded
 
-    def encode(
-        self, symbols: Symbols, quality: int, real: Mapping[str, list[Tensor]] | None = None
-    ) -> dict[str, bytes]:
-        """Integers to streams: no floating point, unless `real` is given.
+    def decode(
+        self, level: str, data: bytes, shape: tuple[int, ...], quality: int, parent: Parent | None = None
+    ) -> Parent:
+        """The inverse: float32 values 1 C h w on `device`, and the symbols. parent: the decoded one.
 
-        real: the bands that `symbols` was rounded from. Then lonely ones are dropped where they cost more
-        than they are worth (see `thresholds`), in `symbols` too.
+        Raises PacketError for a stream that ends early or holds what no encoder writes, and as `encode` does.
         """
-        checked(quality)
-        streams: dict[str, bytes] = {}
-        for level in self._order(symbols):
-            writer, bands = entropy.Writer(self.distributions), symbols[level.name]
-            present = not_zero(bands)
-            sizes = None if real is None else self._sizes(level, real[level.name], quality)
-            group: list[tuple[list[Array], list[Array]]] = []
-            for step in walk(level, symbols, level.weights[quality - 1], present):
-                kinds = [contexts.classes(prediction, self.fitted.classes) for prediction in step.predictions]
-                if sizes is not None and step.band < len(sizes):
-                    self._thin(step, kinds, bands[step.band], sizes[step.band])
-                values = [bands[step.band][place] for place in step.places]
-                step.learn(values)
-                group.append((values, kinds))
-                if len(group) == len(PASSES):
-                    _write(writer, group)
-                    group = []
-            streams[level.name] = np.packbits(not_zero(bands)).tobytes() + writer.bytes()
-        return streams
+        facts = self._facts(level)
+        self._fits(facts, shape, parent)
+        above = None if parent is None else cast(Bands, parent.symbols)
+        bands = self.read(level, data, (shape[1], shape[2]), quality, above)
+        return Parent(self.restore(level, bands, quality, parent), bands)
+
+    def restore(self, level: str, bands: Bands, quality: int, parent: Parent | None = None) -> Tensor:
+        """Symbols of a level to its values, float32 1 C h w on `device`. Raises PacketError as `decode` does."""
+        facts, step = self._facts(level), self.fitted.step(level, checked(quality))
+        above = None if parent is None else parent.values
+        return synthesise(bands, facts, quality, step, above, self.device)
+
+    def write(
+        self, level: str, bands: Bands, quality: int, above: Bands | None = None, ranks: list[Array] | None = None
+    ) -> bytes:
+        """Integers to a stream: no floating point. above: the symbols of the parent.
+
+        ranks: of every coefficient (see `ranks`). Then lonely ones are dropped where they cost more than they are
+        worth, in `bands` too.
+        """
+        facts = self._facts(level)
+        writer, present = entropy.Writer(self.distributions), not_zero(bands)
+        group: list[tuple[list[Array], list[Array]]] = []
+        for step in walk(facts, bands, above, facts.weights[checked(quality) - 1], present):
+            kinds = [contexts.classes(prediction, self.fitted.classes) for prediction in step.predictions]
+            if ranks is not None and step.band < len(ranks):
+                self._thin(step, kinds, bands[step.band], ranks[step.band])
+            values = [bands[step.band][place] for place in step.places]
+            step.learn(values)
+            group.append((values, kinds))
+            if len(group) == len(PASSES):
+                _write(writer, group)
+                group = []
+        return np.packbits(not_zero(bands)).tobytes() + writer.bytes()
 
     @cached_property
     def thresholds(self) -> Array:
@@ -109,60 +147,83 @@ class TransformCodec:
         clipped: Array = np.clip(worth, 0.5, 1.45).astype(np.float32)
         return clipped
 
-    def _sizes(self, level: LevelTables, real: list[Tensor], quality: int) -> list[Array]:
-        """Magnitudes in steps of every band but the means, which are coded as differences and kept as they are."""
-        kept = real[:-1] if level.smooth else real
-        return [band.abs().div_(self.fitted.step(level.name, quality)).numpy() for band in kept]
+    @cached_property
+    def _required(self) -> Array:
+        """Per class, int16, how many of the different thresholds a magnitude of one must reach to be kept."""
+        required: Array = np.searchsorted(np.unique(self.thresholds), self.thresholds, side="right").astype(np.int16)
+        return required
 
-    def _thin(self, step: Step, kinds: list[Array], band: Array, size: Array) -> None:
+    def in_steps(self, level: str, bands: list[Tensor], quality: int) -> list[Tensor]:
+        """Real-valued bands in units of the quantiser's step. Raises PacketError for a quality out of range."""
+        step = self.fitted.step(level, checked(quality))
+        return [band / step for band in bands]
+
+    def ranks(self, level: str, sizes: list[Tensor], integers: list[Tensor]) -> list[Array]:
+        """int16, for each band but the means: how many of the different thresholds each magnitude of one reaches.
+
+        KEPT for all other magnitudes. So the CPU needs no real-valued band to tell what is worth its bits.
+        """
+        ranked = []
+        bounds = torch.from_numpy(np.unique(self.thresholds)).to(sizes[0].device)
+        means = len(sizes) - 1 if self._facts(level).smooth else len(sizes)  # coded as differences, kept as they are
+        for size, band in zip(sizes[:means], integers[:means], strict=True):
+            ones = band.abs() == 1
+            rank = torch.full(size.shape, KEPT, dtype=torch.int16, device=size.device)
+            rank[ones] = torch.bucketize(size[ones].abs(), bounds, right=True).to(torch.int16)
+            ranked.append(rank.cpu().numpy())
+        return ranked
+
+    def _thin(self, step: Step, kinds: list[Array], band: Array, ranks: Array) -> None:
         """Set ones to zero, in place, whose size does not reach the threshold of their class."""
         for place, kind in zip(step.places, kinds, strict=True):
-            values = band[place]
-            drop = (np.abs(values) == 1) & (size[place] < self.thresholds[kind])
-            band[place] = np.where(drop, 0, values)
+            band[place] *= ranks[place] >= self._required[kind]
 
-    def decode(self, streams: Mapping[str, bytes], size: tuple[int, int], quality: int) -> Symbols:
-        """Streams to integers: no floating point, so the same everywhere."""
-        checked(quality)
-        symbols: Symbols = {}
-        for level in self._order(streams):
-            bands = [np.zeros(shape, np.int32) for shape in band_shapes(level, size)]
-            symbols[level.name] = bands
-            flags = sum(len(band) for band in bands)
-            data, length = streams[level.name], -(-flags // 8)
-            if len(data) < length:
-                raise PacketError(
-                    f"the stream of {level.name!r} has {len(data)} bytes, fewer than its {length} flag bytes"
-                )
-            bits = np.unpackbits(np.frombuffer(data, np.uint8, length)).astype(bool)
-            present = bits[:flags]
-            if bits[flags:].any():
-                raise PacketError(f"the stream of {level.name!r} has flags of no component; fetch it again")
-            reader = entropy.Reader(data[length:], self.distributions)
-            for step in walk(level, symbols, level.weights[quality - 1], present):
-                kinds = [contexts.classes(prediction, self.fitted.classes) for prediction in step.predictions]
-                read = reader.read(_joined(kinds))
-                values, at = [], 0
-                for where, kind in zip(step.rectangles, kinds, strict=True):
-                    values.append(read[at : at + kind.size].reshape(kind.shape))
-                    bands[step.band][(step.components, slice(None), *where)] = values[-1]
-                    at += kind.size
-                step.learn(values)
-            reader.finish()
-        return symbols
+    def read(self, level: str, data: bytes, size: Size, quality: int, above: Bands | None = None) -> Bands:
+        """A stream to integers: no floating point, so the same everywhere. size: rows and columns of the map."""
+        facts = self._facts(level)
+        weights = facts.weights[checked(quality) - 1]
+        bands = [np.zeros(shape, np.int32) for shape in band_shapes(facts, size)]
+        present, rest = _flags(level, data, sum(len(band) for band in bands))
+        reader = entropy.Reader(rest, self.distributions)
+        for step in walk(facts, bands, above, weights, present):
+            kinds = [contexts.classes(prediction, self.fitted.classes) for prediction in step.predictions]
+            found = reader.read(_joined(kinds))
+            values, at = [], 0
+            for where, kind in zip(step.rectangles, kinds, strict=True):
+                values.append(found[at : at + kind.size].reshape(kind.shape))
+                bands[step.band][(step.components, slice(None), *where)] = values[-1]
+                at += kind.size
+            step.learn(values)
+        reader.finish()
+        return bands
 
-    def _order(self, held: Mapping[str, object]) -> Iterator[LevelTables]:
-        known = [level.name for level in self.fitted.levels]
-        for name in held:
-            if name not in known:
-                raise PacketError(f"space {self.space!r} has no level {name!r}; {nearest(name, known)}")
-        for level in self.fitted.levels:
-            if level.name in held:
-                if level.parent and level.parent not in held:
-                    raise PacketError(
-                        f"level {level.name!r} is coded on top of {level.parent!r}, which is missing; give both"
-                    )
-                yield level
+    def _facts(self, level: str) -> LevelTables:
+        for facts in self.fitted.levels:
+            if facts.name == level:
+                return facts
+        known = [facts.name for facts in self.fitted.levels]
+        raise PacketError(f"space {self.space!r} has no level {level!r}; {nearest(level, known)}")
+
+    def _fits(self, facts: LevelTables, shape: tuple[int, ...], parent: Parent | None) -> None:
+        """Raise PacketError unless a map of this shape can be coded on top of this parent."""
+        if len(shape) != 3 or shape[0] != facts.mean.size or min(shape) < 1:
+            raise PacketError(
+                f"level {facts.name!r} of the tables {self.tables} is a map of {facts.mean.size} channels, got one of "
+                f"shape {tuple(shape)}; choose the codec `plain-fp16`, or tables of that space"
+            )
+        if not facts.parent:
+            return
+        if parent is None:
+            raise PacketError(
+                f"level {facts.name!r} is coded on top of {facts.parent!r}, which is missing; give both"
+            )
+        wanted = (-(-shape[1] // 2), -(-shape[2] // 2))
+        if tuple(parent.values.shape[-2:]) != wanted:
+            raise PacketError(
+                f"level {facts.name!r} of {shape[1]} x {shape[2]} is coded on top of {wanted[0]} x {wanted[1]} of "
+                f"{facts.parent!r}, got {parent.values.shape[-2]} x {parent.values.shape[-1]}; "
+                "give that of this picture"
+            )
 
 
 @dataclass(frozen=True)
@@ -190,16 +251,17 @@ class Step:
             self.surroundings.learn(where, part)
 
 
-def walk(level: LevelTables, symbols: Symbols, weights: Array, present: Array) -> Iterator[Step]:
-    """The one order in which symbols are coded. Reads from `symbols` only what earlier steps have filled
-    in."""
-    bands = symbols[level.name]
+def walk(
+    level: LevelTables, bands: Bands, above: Bands | None, weights: Array, present: Array
+) -> Iterator[Step]:
+    """The one order in which symbols are coded. above: those of the parent. Reads from `bands` only what earlier steps
+    have filled in."""
     starts = np.cumsum([0, *(len(band) for band in bands)])
     for band in range(len(bands) - 1, -1, -1):
         here = np.flatnonzero(present[starts[band] : starts[band + 1]])
         if not here.size:
             continue
-        surroundings = _surroundings(level, symbols, band)
+        surroundings = _surroundings(level, bands, above, band)
         orientations, height, width = bands[band].shape[1:]
         for start, stop in contexts.groups(len(bands[band])):
             components = here[(here >= start) & (here < stop)]
@@ -226,8 +288,7 @@ def walk(level: LevelTables, symbols: Symbols, weights: Array, present: Array) -
             surroundings.end()
 
 
-def _surroundings(level: LevelTables, symbols: Symbols, band: int) -> Surroundings:
-    bands = symbols[level.name]
+def _surroundings(level: LevelTables, bands: Bands, above: Bands | None, band: int) -> Surroundings:
     shape = (bands[band].shape[1], bands[band].shape[2], bands[band].shape[3])
     if level.smooth and 0 < band < len(bands) - 2:
         return Surroundings(shape, bands[band + 1], [])
@@ -235,14 +296,24 @@ def _surroundings(level: LevelTables, symbols: Symbols, band: int) -> Surroundin
         return Surroundings(shape, None, [])
     if level.smooth:
         return Surroundings(shape, None, [(contexts.total(bands[1]), 2), (contexts.total(bands[2]), 4)])
-    if level.parent:
-        above = symbols[level.parent]
+    if above is not None:
         totals = [(contexts.total(x), 2 ** (r + 1)) for r, x in enumerate(above[:2])]
         return Surroundings(shape, None, totals)
     return Surroundings(shape, None, [])
 
 
-def not_zero(bands: list[Array]) -> Array:
+def _flags(level: str, data: bytes, count: int) -> tuple[Array, bytes]:
+    """The flags of a stream, and what follows them."""
+    length = -(-count // 8)
+    if len(data) < length:
+        raise PacketError(f"the stream of {level!r} has {len(data)} bytes, fewer than its {length} flag bytes")
+    bits = np.unpackbits(np.frombuffer(data, np.uint8, length)).astype(bool)
+    if bits[count:].any():
+        raise PacketError(f"the stream of {level!r} has flags of no component; fetch it again")
+    return bits[:count], data[length:]
+
+
+def not_zero(bands: Bands) -> Array:
     """The flags of a level: a bool for each component of each band."""
     found: Array = np.concatenate([band.any(axis=(1, 2, 3)) for band in bands])
     return found
