@@ -304,7 +304,6 @@ class Codec(Protocol):
 
     name: str
     tables: str  # hash, or "" for a codec without tables
-    data: bytes  # the tables themselves, or b""
     qualities: int  # 1 (smallest) to this; 0: it has no quality
 
     def parent(self, level: str) -> str: ...

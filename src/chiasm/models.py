@@ -285,7 +285,7 @@ def codec_of(space: Space, level: str, name: str = "") -> Codec:
     from chiasm.codecs import codec_named
 
     if space.level(level).kind == "vector":
-        return codec_named("vector")
+        return codec_named("vector-fp16")
     tables = {item.space: item for item in ENTRIES.values() if item.name.startswith("transform@")}
     if name in ("", "transform") and space.name in tables:
         fitted = codec(space.name)
@@ -296,6 +296,13 @@ def codec_of(space: Space, level: str, name: str = "") -> Codec:
             f"there are no tables of codec 'transform' for level {level!r} of {space.name!r}; use plain-fp16"
         )
     return codec_named(name or "plain-fp16")
+
+
+def tables_of(codec: Codec) -> bytes:
+    """The tables that a store must hold for this codec's streams to be read, or b""."""
+    from chiasm.codecs.transform import TransformCodec
+
+    return codec.fitted.data if isinstance(codec, TransformCodec) else b""
 
 
 def codec_for(name: str, tables: str, table: Callable[[str], bytes]) -> Codec:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from chiasm import models
 from chiasm.contracts import Capture, Failure, Record, Stat, Stored
 from chiasm.errors import ImageError
 from chiasm.flow.read import Reader
@@ -144,8 +145,8 @@ class Ingest:
         paths = [Path(os.path.abspath(path)) for path in paths]  # noqa: PTH100 - pathlib keeps `..`
         store.declare(self.eye.space)
         for choice in self.plan.choices.values():
-            if choice.codec.tables:
-                store.put_table(choice.codec.tables, choice.codec.data)
+            if data := models.tables_of(choice.codec):
+                store.put_table(choice.codec.tables, data)
         self.total = len(paths)
         todo = [path for start in range(0, len(paths), LOOKED_UP) for path in self._todo(paths[start:][:LOOKED_UP])]
         with DecoderPool(workers=self.plan.workers) as pool:

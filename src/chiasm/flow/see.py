@@ -60,14 +60,13 @@ class Eye:
     def see(self, pictures: Sequence[Shot]) -> list[Seen]:
         """Features of pictures of one kind and one view size, in one batch unless they are tiled."""
         encoder = self.encoders[pictures[0].kind]
-        tile = 0 if encoder.margin is None else TILE
         if any(map(self.is_tiled, pictures)):
-            return [Seen(self.view(picture), tile, self._tiles(picture, encoder)) for picture in pictures]
+            return [Seen(self.view(picture), TILE, self._tiles(picture, encoder)) for picture in pictures]
         seen = [self.view(picture) for picture in pictures]
         pixels = [_fitted(picture, view) for picture, view in zip(pictures, seen, strict=True)]
         features = self._run(pictures, pixels)
         return [
-            Seen(view, tile, [{name: x[index : index + 1] for name, x in features.items()}])
+            Seen(view, 0, [{name: x[index : index + 1] for name, x in features.items()}])
             for index, view in enumerate(seen)
         ]
 

@@ -92,7 +92,7 @@ def coded_levels(
     for name in order:
         codec, quality = choices[name].codec, choices[name].quality
         vector = space.level(name).kind == "vector"
-        data = streams[name][0] if vector else packets.seal(streams[name])
+        data = packets.seal(streams[name], 0 if vector else seen.tile)
         above = codec.parent(name)
         base = 0 if not above else (found[above] if above in found else _coded(stored, above)).crc
         tile = 0 if vector else seen.tile
@@ -226,7 +226,7 @@ class PacketReader:
             return coded.data
         if name not in self._streams:
             self._check(name, coded)
-            self._streams[name] = packets.Tiles(coded.data, name, len(self.windows(name)))
+            self._streams[name] = packets.Tiles(coded, name)
         return self._streams[name][index]
 
     def _check(self, name: str, coded: Coded) -> None:

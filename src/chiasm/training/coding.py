@@ -14,10 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from chiasm.codecs.bands import coefficients, quantise, synthesise
 from chiasm.codecs.tables import QUALITIES
 from chiasm.codecs.transform import TransformCodec
-from chiasm.contracts import Features
+from chiasm.contracts import Features, Parent
 from chiasm.features.alignment import Alignment
 
 
@@ -55,23 +54,24 @@ class Coding:
 
     def maps(self, features: Features, quality: Tensor) -> Features:
         """The same of the space's maps, without gradient."""
-        sizes = {name: x.shape[-1] for name, x in features.items()}
-        stride = {level.name: level.stride for level in self.codec.fitted.levels}
-        name = next(iter(sizes))
-        height, width = (n * stride[name] for n in features[name].shape[-2:])
-        each = list(self._each(features, quality.tolist(), (height, width)))
-        return {level: torch.cat([maps[level] for maps in each]) for level in sizes}
+        each = list(self._each(features, quality.tolist()))
+        return {level: torch.cat([maps[level] for maps in each]) for level in features}
 
-    def _each(self, features: Features, chosen: list[int], size: tuple[int, int]) -> Iterator[dict[str, Tensor]]:
+    def _each(self, features: Features, chosen: list[int]) -> Iterator[dict[str, Tensor]]:
         for index, quality in enumerate(chosen):
             maps = {name: x[index : index + 1] for name, x in features.items()}
-            if quality:
-                bands = coefficients({name: x.float().cpu() for name, x in maps.items()}, self.codec.fitted)
-                symbols = quantise(bands, self.codec.fitted, quality)
-                self.codec.encode(symbols, quality, bands)  # thins them
-                back = synthesise(symbols, self.codec.fitted, quality, size)
-                maps = {name: back[name].to(x) for name, x in maps.items()}
-            yield maps
+            yield self._coded(maps, quality) if quality else maps
+
+    def _coded(self, maps: dict[str, Tensor], quality: int) -> dict[str, Tensor]:
+        """Maps of one picture as they come back at a quality."""
+        original: dict[str, Parent] = {}
+        back: dict[str, Parent] = {}
+        for level in self.codec.fitted.levels:
+            name, x = level.name, maps[level.name].float().cpu()
+            _, symbols = self.codec.encode(name, x, quality, original.get(level.parent))
+            original[name] = Parent(x, symbols)
+            back[name] = Parent(self.codec.restore(name, symbols, quality, back.get(level.parent)), symbols)
+        return {name: back[name].values.to(x) for name, x in maps.items()}
 
     def _kept(self, context: Tensor, finer: Tensor) -> tuple[Tensor, Tensor]:
         """What of parts the tables keep: their projection on each level's components."""
