@@ -276,11 +276,20 @@ class Encoder(Protocol):
     id: weights, preprocessing and view in one word (provenance).
     """
 
-    space: Space
-    accepts: Kind
-    margin: int | None
-    view: str
-    id: str
+    @property
+    def space(self) -> Space: ...
+
+    @property
+    def accepts(self) -> Kind: ...
+
+    @property
+    def margin(self) -> int | None: ...
+
+    @property
+    def view(self) -> str: ...
+
+    @property
+    def id(self) -> str: ...
 
     def __call__(self, pixels: Tensor, condition: Tensor | None = None) -> Features: ...
 
@@ -288,10 +297,17 @@ class Encoder(Protocol):
 class Deriver(Protocol):
     """Stored levels of a space to further levels of a space, without pixels. reads: what it needs. id: provenance."""
 
-    space: Space  # of what it reads
-    reads: tuple[str, ...]
-    gives: Space  # the space, and levels, that it adds; may be the same space
-    id: str
+    @property
+    def space(self) -> Space: ...  # of what it reads
+
+    @property
+    def reads(self) -> tuple[str, ...]: ...
+
+    @property
+    def gives(self) -> Space: ...  # the space, and levels, that it adds; may be the same space
+
+    @property
+    def id(self) -> str: ...
 
     def __call__(self, features: Features) -> Features: ...
 
@@ -302,9 +318,14 @@ class Codec(Protocol):
     parent: the level that another is coded on top of, or ""; the flow codes and decodes that one first.
     """
 
-    name: str
-    tables: str  # hash, or "" for a codec without tables
-    qualities: int  # 1 (smallest) to this; 0: it has no quality
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def tables(self) -> str: ...  # hash, or "" for a codec without tables
+
+    @property
+    def qualities(self) -> int: ...  # 1 (smallest) to this; 0: it has no quality
 
     def parent(self, level: str) -> str: ...
 
@@ -326,10 +347,17 @@ class Head(Protocol):
     can change what it answers there; None: the whole picture. A function of its arguments; it sees no pixel.
     """
 
-    space: str
-    reads: tuple[str, ...]
-    tasks: tuple[TaskSpec, ...]
-    margin: int | None
+    @property
+    def space(self) -> str: ...
+
+    @property
+    def reads(self) -> tuple[str, ...]: ...
+
+    @property
+    def tasks(self) -> tuple[TaskSpec, ...]: ...
+
+    @property
+    def margin(self) -> int | None: ...
 
     def __call__(self, features: Features) -> dict[str, Tensor]: ...
 

@@ -33,7 +33,7 @@ class Drawing:
 
     def picture(self, opened: PacketReader, levels: Sequence[str] | None = None) -> np.ndarray:
         """The picture H x W x 3, uint8 sRGB, tile by tile. levels: None: what is there of those that the head reads."""
-        names = levels or tuple(name for name in self.head.levels if name in opened.packet.levels)
+        names = levels or tuple(name for name in self.head.reads.names if name in opened.packet.levels)
         picture = drawn(opened, self, names, RECEPTIVE_FIELD)
         pixels: np.ndarray = picture.permute(1, 2, 0).contiguous().numpy()
         return pixels

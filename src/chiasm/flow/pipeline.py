@@ -269,7 +269,8 @@ class Pipeline:
         if levels is None:
             record = self.store.get(key, {})
             stored = self.store.made([record.key], self.space.name).get(record.key, {})
-            levels = tuple(name for name in drawing.head.levels if name in stored) or drawing.head.levels[:1]
+            reads = drawing.head.reads.names
+            levels = tuple(name for name in reads if name in stored) or reads[:1]
         packet = self.reader.packet(key, self.space, levels)
         return drawing.picture(self.reader.opened(packet, self.space), levels)
 
@@ -370,8 +371,7 @@ class Pipeline:
         return self._placed(models.head(task, self.space.name))
 
     def _placed(self, head: Head) -> Head:
-        placed: Head = self.runtime.placed(head)
-        return placed
+        return self.runtime.placed(head)
 
 
 def encode(

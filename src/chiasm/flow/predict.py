@@ -76,7 +76,9 @@ class Predictor:
         self, opened: PacketReader, head: Head, specs: Sequence[TaskSpec], stored: set[str]
     ) -> dict[str, Answer]:
         def run(features: Features) -> dict[str, Tensor]:
-            answers: dict[str, Tensor] = self.runtime.run(head, features)
+            # what is drawn, or seen place by place, is computed exactly
+            call = self.runtime.run if head.margin is None else self.runtime.exact
+            answers: dict[str, Tensor] = call(head, features)
             return answers
 
         size = opened.packet.size

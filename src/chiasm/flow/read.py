@@ -58,10 +58,10 @@ class Reader:
             record = self.store.get(key, {space.name: names})
             packet = self.packet_of(record, space, levels)
             self._parents |= {(space.name, name): each.parent for name, each in packet.levels.items()}
-            above = {each.parent for each in packet.levels.values()} - {"", *packet.levels} - set(names)
-            if not above:
+            missing = {each.parent for each in packet.levels.values()} - {"", *packet.levels} - set(names)
+            if not missing:
                 return packet
-            names += sorted(above)
+            names += sorted(missing)
 
     def packet_of(self, record: Record, space: Space, levels: Sequence[str] | None = None) -> Packet:
         """The same of a record that was read."""
