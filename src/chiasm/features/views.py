@@ -3,8 +3,8 @@
     picture ──fit──► View ──apply──► pixels of the encoder ──► maps ──raised──► at the picture's pixels
 
 Three policies. `native`: as it is, padded at the bottom and right to the grid. `longest:518`: resized so that the
-longer side is near 518 and both sides are multiples of the grid; the aspect is kept but for that rounding. `square:224`:
-the whole picture, squashed to 224 x 224. Coordinates are continuous: (0, 0) is the upper left corner of the upper left
+longer side is near 518 and both sides are multiples of the grid; the aspect is kept but for that. `square:224`:
+the whole picture squashed to 224 x 224. Coordinates are continuous: (0, 0) is the upper left corner of the upper left
 pixel, and the centre of pixel i lies at i + 0.5.
 """
 
