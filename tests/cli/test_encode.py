@@ -54,5 +54,3 @@ def test_a_folder_without_pictures_is_a_mistake_and_makes_no_store(call, tmp_pat
     assert said.code == 2
     assert "there is no picture in" in said.err
     assert not (tmp_path / "s.lance").exists()
-
-

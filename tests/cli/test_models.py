@@ -131,9 +131,7 @@ def test_evaluate_dense_writes_a_report_and_its_sheet(call, tmp_path, monkeypatc
 
     monkeypatch.setattr("chiasm.evaluation.protocols.dense.heads_of", heads_of)
     out = tmp_path / "report"
-    said = call(
-        "evaluate", "dense", "--protocol", "camvid", "--data", tmp_path, "--out", out, "--limit", 1, "--json"
-    )
+    said = call("evaluate", "dense", "--protocol", "camvid", "--data", tmp_path, "--out", out, "--limit", 1, "--json")
     assert (said.code, said.summary["pictures"]) == (0, 1), said.err
     page = (out / "report.md").read_text(encoding="utf-8")
     rows = ("ours", "ours at quality 2", "ours at quality 8", "constant", "position prior")

@@ -201,7 +201,7 @@ def test_detail_without_context_is_an_error_on_both_ways(coder, make_picture):
 
 @pytest.mark.parametrize("tile", [32, 1024])
 def test_detail_that_is_added_later_is_coded_on_top_of_what_is_stored(coder, encode, make_picture, monkeypatch, tile):
-    """At another quality, too. The error of `context` stays: the tables of `detail` have no component for most of it."""
+    """At another quality, too. The error of `context` stays: tables of `detail` have no component for most of it."""
     monkeypatch.setattr(see, "TILE", tile)
     picture = make_picture((37, 70))
     first = coder.pack(picture, 2, ("context",))
