@@ -1,4 +1,4 @@
-"""The golden files of format 1, and the scripts that lie beside them."""
+"""The golden files of format 2, and the scripts that lie beside them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-FOLDER = Path(__file__).parent / "1"
+FOLDER = Path(__file__).parent / "2"
 
 
 def script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"format_1_{name}", FOLDER / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(f"format_2_{name}", FOLDER / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

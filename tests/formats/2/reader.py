@@ -1,4 +1,4 @@
-"""A second decoder of packet format 1, from docs/format.md alone: slow, plain, sharing no code with chiasm.
+"""A second decoder of packet format 2, from docs/format.md alone: slow, plain, sharing no code with chiasm.
 
 It proves that the page is complete, and that goldens do not hang on one library's range coder. It expects
 packets that are whole: it checks nothing.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import struct
+import zlib
 from collections.abc import Iterator
 from itertools import product
 from typing import NamedTuple
@@ -22,15 +23,24 @@ PASSES = (((0, 0),), ((1, 1),), ((0, 1), (1, 0)))  # first row and column of eac
 AROUND = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0)]
 
 
-class File(NamedTuple):
-    space: str
+class Stored(NamedTuple):
+    """One level in a file. view: size, scale, offset. parent: name or "". tiles: bytes of each."""
+
     codec: str
     tables: str
     quality: int
-    size: tuple[int, int]
+    shape: tuple[int, ...]
+    view: tuple[tuple[int, int], tuple[float, float], tuple[float, float]]
     tile: int
-    embedded: bytes
-    streams: dict[str, list[bytes]]  # level -> tiles
+    parent: str
+    tiles: list[bytes]
+
+
+class File(NamedTuple):
+    space: str
+    size: tuple[int, int]
+    tables: dict[str, bytes]
+    levels: dict[str, Stored]
 
 
 class Level(NamedTuple):
@@ -53,39 +63,67 @@ class Tables(NamedTuple):
     classes: np.ndarray
 
 
+class Fields:
+    def __init__(self, data: bytes, at: int) -> None:
+        self.data, self.at = data, at
+
+    def part(self, length: int) -> bytes:
+        self.at += length
+        return self.data[self.at - length : self.at]
+
+    def take(self, layout: str) -> tuple:
+        return struct.unpack("<" + layout, self.part(struct.calcsize("<" + layout)))
+
+    def counted(self) -> bytes:
+        return self.part(self.part(1)[0])
+
+
 def read_file(data: bytes) -> File:
-    at = 7
-
-    def text() -> str:
-        nonlocal at
-        length = data[at]
-        at += 1 + length
-        return data[at - length : at].decode()
-
-    names = [text(), text(), text()]
-    quality, height, width, tile, embedded, count = struct.unpack_from("<BIIIIB", data, at)
-    at += 18
-    lengths = {}
+    fields = Fields(data, 7)
+    space = fields.counted().decode()
+    height, width, codecs, views, embedded, count = fields.take("IIBBBB")
+    made = [(fields.counted().decode(), fields.counted().hex()) for _ in range(codecs)]
+    seen = []
+    for _ in range(views):
+        *size, resized = fields.take("IIB")
+        placed = fields.take("dddd") if resized else (1.0, 1.0, 0.0, 0.0)
+        seen.append((tuple(size), placed[:2], placed[2:]))
+    lengths = [(fields.part(8).hex(), fields.take("I")[0]) for _ in range(embedded)]
+    facts = []
     for _ in range(count):
-        name = text()
-        (lengths[name],) = struct.unpack_from("<Q", data, at)
-        at += 8
-    at += 4
-    tables = b""
-    if embedded:
-        tables = data[at + 4 : at + 4 + embedded]
-        at += 4 + embedded
-    streams = {}
-    for name, length in lengths.items():
-        streams[name] = tiles_of(data[at : at + length])
-        at += length
-    return File(*names, quality, (height, width), tile, tables, streams)
+        name = fields.counted().decode()
+        codec, quality, view, tile, parent, dimensions, length, _ = fields.take("BBBHBBII")
+        above = facts[parent - 1][0] if parent else ""
+        facts.append((name, (*made[codec], quality, fields.take(f"{dimensions}I"), seen[view], tile, above), length))
+    fields.at += 4
+    tables = {name: fields.part(length) for name, length in lengths}
+    levels = {}
+    for name, about, length in facts:
+        stream = fields.part(length)
+        levels[name] = Stored(*about, tiles_of(stream) if about[5] else [stream])
+    return File(space, (height, width), tables, levels)
 
 
 def tiles_of(stream: bytes) -> list[bytes]:
-    (count,) = struct.unpack_from("<I", stream, 4)
-    ends = np.cumsum([8 + 4 * count, *struct.unpack_from(f"<{count}I", stream, 8)]).tolist()
+    (count,) = struct.unpack_from("<I", stream)
+    ends = np.cumsum([4 + 4 * count, *struct.unpack_from(f"<{count}I", stream, 4)]).tolist()
     return [stream[a:b] for a, b in zip(ends, ends[1:], strict=False)]
+
+
+def read_numbers(codec: str, data: bytes, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Symbols and float64 values of a level, or tile of one, that was coded by `plain-*` or `vector-*`."""
+    kind, numbers = codec.split("-")
+    if kind == "vector":
+        x = np.frombuffer(data, {"fp16": "<f2", "fp32": "<f4"}[numbers])
+        return x, x.astype(float)
+    if numbers == "int8":
+        scale = np.frombuffer(data[: 4 * shape[0]], "<f4").astype(float)
+        steps = np.frombuffer(zlib.decompress(data[4 * shape[0] :], -15), "i1").reshape(shape)
+        return steps, steps * scale[:, None, None]
+    high, low = np.frombuffer(zlib.decompress(data, -15), "u1").reshape(2, *shape).astype("u4")
+    bits = high << 8 | low
+    values = bits.astype("u2").view("f2") if numbers == "fp16" else (bits << 16).view("f4")
+    return bits.astype("u2"), values.astype(float)
 
 
 def read_tables(data: bytes) -> Tables:
@@ -161,7 +199,7 @@ class Stream:
 
 
 def shapes(level: Level, size: tuple[int, int]) -> list[tuple[int, int, int, int]]:
-    height, width = size[0] // level.stride, size[1] // level.stride
+    height, width = size
     components = level.basis.shape[1]
     found = [(components - level.smooth, 1, height, width)]
     if level.smooth:
@@ -186,18 +224,15 @@ def capped(x: np.ndarray) -> np.ndarray:
 
 
 def decode(
-    tables: Tables, streams: dict[str, bytes], size: tuple[int, int], quality: int
-) -> dict[str, Bands]:
-    """The symbols of one tile of padded `size`."""
-    found: dict[str, Bands] = {}
-    for level in tables.levels:
-        if level.name in streams:
-            bands = [np.zeros(shape, np.int64) for shape in shapes(level, size)]
-            found[level.name] = bands
-            stream = Stream(streams[level.name], sum(len(band) for band in bands))
-            for index in range(len(bands) - 1, -1, -1):
-                decode_band(tables, level, found, index, stream, quality)
-    return found
+    tables: Tables, name: str, data: bytes, size: tuple[int, int], quality: int, above: Bands | None = None
+) -> Bands:
+    """The symbols of a level, or tile of one, of `size` rows and columns. above: those of its parent."""
+    level = next(level for level in tables.levels if level.name == name)
+    bands = [np.zeros(shape, np.int64) for shape in shapes(level, size)]
+    stream = Stream(data, sum(len(band) for band in bands))
+    for index in range(len(bands) - 1, -1, -1):
+        decode_band(tables, level, bands, index, stream, around_band(level, bands, index, above), quality)
+    return bands
 
 
 class Around(NamedTuple):
@@ -207,16 +242,14 @@ class Around(NamedTuple):
     totals: list[tuple[np.ndarray, int]]  # next coarser first, where there is no such band
 
 
-def around_band(level: Level, found: dict[str, Bands], index: int) -> Around:
-    bands = found[level.name]
+def around_band(level: Level, bands: Bands, index: int, above: Bands | None) -> Around:
     if level.smooth and 0 < index < len(bands) - 2:
         return Around(capped(bands[index + 1]), [])
     if index:
         return Around(None, [])
     if level.smooth:
         return Around(None, [(capped(bands[1]).sum((0, 1)), 2), (capped(bands[2]).sum((0, 1)), 4)])
-    above = found[level.parent][:2] if level.parent else []
-    return Around(None, [(capped(x).sum((0, 1)), 2 ** (r + 1)) for r, x in enumerate(above)])
+    return Around(None, [(capped(x).sum((0, 1)), 2 ** (r + 1)) for r, x in enumerate((above or [])[:2])])
 
 
 def features_at(known: Around, before: np.ndarray, plane: np.ndarray, place: tuple[int, ...]) -> list[int]:
@@ -236,12 +269,12 @@ def features_at(known: Around, before: np.ndarray, plane: np.ndarray, place: tup
 
 
 def decode_band(
-    tables: Tables, level: Level, found: dict[str, Bands], index: int, stream: Stream, quality: int
+    tables: Tables, level: Level, bands: Bands, index: int, stream: Stream, known: Around, quality: int
 ) -> None:
-    band = found[level.name][index]
-    begin = sum(len(x) for x in found[level.name][:index])
+    band = bands[index]
+    begin = sum(len(x) for x in bands[:index])
     present = [k for k in range(len(band)) if stream.flags[begin + k]]
-    known, before = around_band(level, found, index), np.zeros(band.shape[1:], np.int64)
+    before = np.zeros(band.shape[1:], np.int64)
     start, width = 0, 1
     while start < len(band):
         stop = min(len(band), start + width)
@@ -269,32 +302,28 @@ def places_of(group: list[int], shape: tuple[int, ...], number: int) -> Iterator
 
 
 def synthesise(
-    tables: Tables, found: dict[str, Bands], size: tuple[int, int], quality: int
-) -> dict[str, np.ndarray]:
-    """Maps C H/s W/s in float64."""
-    maps: dict[str, np.ndarray] = {}
-    for number, level in enumerate(tables.levels):
-        if level.name not in found:
-            continue
-        step, bands = float(tables.steps[quality - 1, number]), list(found[level.name])
-        height, width = bands[0].shape[-2:]
-        if level.smooth:
-            means = bands[-1].copy()
-            means[..., 0] = means[..., 0].cumsum(-1)
-            bands[-1] = means.cumsum(-1)
-        values = [restored(x, level.offsets[quality - 1, r].astype(float), step) for r, x in enumerate(bands)]
-        components = [values[0][:, 0]]
-        if level.smooth:
-            plane = values[-1][:, 0]
-            for right, down, both in (x.transpose(1, 0, 2, 3) for x in reversed(values[1:-1])):
-                low, high = merged(plane, down, -2), merged(right, both, -2)
-                plane = merged(low, high, -1)
-            components = [plane[:, :height, :width], *components]
-        y = np.concatenate(components)
-        x = level.mean.astype(float)[:, None, None] + np.einsum("ck,khw->chw", level.basis.astype(float), y)
-        x *= level.scale.astype(float)[:, None, None]
-        maps[level.name] = x + doubled(maps[level.parent]) if level.parent else x
-    return maps
+    tables: Tables, name: str, symbols: Bands, quality: int, parent: np.ndarray | None = None
+) -> np.ndarray:
+    """A map C h w in float64. parent: the map of the level that it is coded on top of."""
+    number, level = next((i, level) for i, level in enumerate(tables.levels) if level.name == name)
+    step, bands = float(tables.steps[quality - 1, number]), list(symbols)
+    height, width = bands[0].shape[-2:]
+    if level.smooth:
+        means = bands[-1].copy()
+        means[..., 0] = means[..., 0].cumsum(-1)
+        bands[-1] = means.cumsum(-1)
+    values = [restored(x, level.offsets[quality - 1, r].astype(float), step) for r, x in enumerate(bands)]
+    components = [values[0][:, 0]]
+    if level.smooth:
+        plane = values[-1][:, 0]
+        for right, down, both in (x.transpose(1, 0, 2, 3) for x in reversed(values[1:-1])):
+            low, high = merged(plane, down, -2), merged(right, both, -2)
+            plane = merged(low, high, -1)
+        components = [plane[:, :height, :width], *components]
+    y = np.concatenate(components)
+    x = level.mean.astype(float)[:, None, None] + np.einsum("ck,khw->chw", level.basis.astype(float), y)
+    x *= level.scale.astype(float)[:, None, None]
+    return x if parent is None else x + doubled(parent)[:, :height, :width]
 
 
 def restored(band: np.ndarray, offsets: np.ndarray, step: float) -> np.ndarray:
