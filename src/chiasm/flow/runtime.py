@@ -55,8 +55,7 @@ class Runtime:
     def run(self, function: Callable[..., Any], *given: Tensor | Mapping[str, Tensor]) -> Any:
         """A network's answer, float32, on the device; its convolutions in `dtype`. given: tensors, or maps of them."""
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, self.dtype == torch.bfloat16):
-            found = function(*(self._sent(each) for each in given))
-        return _floats(found)
+            return _floats(function(*(self._sent(each) for each in given)))
 
     def exact(self, function: Callable[..., Any], *given: Tensor | Mapping[str, Tensor]) -> Any:
         """The same with convolutions in float32, as pictures are drawn."""
