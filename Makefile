@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test bench clean
+.PHONY: help setup demo check test reference bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -23,6 +23,9 @@ check: $(VENV)/.dev ## ruff, mypy and the import rule
 
 test: check ## check, then pytest: what continuous integration runs
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+reference: $(VENV)/.dev ## write docs/reference.md from the docstrings
+	$(BIN)/python docs/reference.py
 
 bench: $(VENV)/.dev ## every benchmark, into benchmarks/results/
 	mkdir -p benchmarks/results
