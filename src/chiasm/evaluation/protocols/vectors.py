@@ -38,7 +38,7 @@ def score_vectors(
     """train, test: float N x D; labels: int64 N. Raises ShapeError when they do not belong together."""
     if train.shape[1:] != test.shape[1:] or len(train) != len(train_labels) or len(test) != len(test_labels):
         raise ShapeError(
-            f"expected vectors of one length with a label each, got {tuple(train.shape)} with {len(train_labels)} labels, "
+            f"expected vectors of one length, a label each, got {tuple(train.shape)} with {len(train_labels)} labels, "
             f"{tuple(test.shape)} with {len(test_labels)}"
         )
     near = nearest_labels(train, train_labels, test)
