@@ -14,10 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from chiasm.codecs.bands import coefficients, quantise, synthesise
 from chiasm.codecs.tables import QUALITIES
 from chiasm.codecs.transform import TransformCodec
-from chiasm.contracts import Features
+from chiasm.contracts import Features, Parent
 from chiasm.features.alignment import Alignment
 
 
@@ -55,23 +54,28 @@ class Coding:
 
     def maps(self, features: Features, quality: Tensor) -> Features:
         """The same of the space's maps, without gradient."""
-        sizes = {name: x.shape[-1] for name, x in features.items()}
-        stride = {level.name: level.stride for level in self.codec.fitted.levels}
-        name = next(iter(sizes))
-        height, width = (n * stride[name] for n in features[name].shape[-2:])
-        each = list(self._each(features, quality.tolist(), (height, width)))
-        return {level: torch.cat([maps[level] for maps in each]) for level in sizes}
+        each = list(self._each(features, quality.tolist()))
+        return {level: torch.cat([maps[level] for maps in each]) for level in features}
 
-    def _each(self, features: Features, chosen: list[int], size: tuple[int, int]) -> Iterator[dict[str, Tensor]]:
+    def _each(self, features: Features, chosen: list[int]) -> Iterator[Features]:
         for index, quality in enumerate(chosen):
             maps = {name: x[index : index + 1] for name, x in features.items()}
             if quality:
-                bands = coefficients({name: x.float().cpu() for name, x in maps.items()}, self.codec.fitted)
-                symbols = quantise(bands, self.codec.fitted, quality)
-                self.codec.encode(symbols, quality, bands)  # thins them
-                back = synthesise(symbols, self.codec.fitted, quality, size)
+                back = self._coded({name: x.float().cpu() for name, x in maps.items()}, quality)
                 maps = {name: back[name].to(x) for name, x in maps.items()}
             yield maps
+
+    def _coded(self, maps: Features, quality: int) -> Features:
+        """The maps 1 C h w of one picture as they come back, each coded on top of its original parent."""
+        found: dict[str, Parent] = {}
+        for level in self.codec.fitted.levels:
+            if level.name not in maps:
+                continue
+            above = found[level.parent] if level.parent else None
+            original = None if above is None else Parent(maps[level.parent], above.symbols)
+            _, symbols = self.codec.encode(level.name, maps[level.name], quality, original)
+            found[level.name] = Parent(self.codec.restore(level.name, symbols, quality, above), symbols)
+        return {name: each.values for name, each in found.items()}
 
     def _kept(self, context: Tensor, finer: Tensor) -> tuple[Tensor, Tensor]:
         """What of parts the tables keep: their projection on each level's components."""
