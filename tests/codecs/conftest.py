@@ -11,11 +11,12 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from chiasm.codecs.bands import Symbols, band_shapes
+from chiasm.codecs.bands import Bands, band_shapes
 from chiasm.codecs.tables import Tables
 from chiasm.codecs.transform import TransformCodec
 
-GOLDENS = Path(__file__).parents[1] / "formats" / "1"
+GOLDENS = Path(__file__).parents[1] / "formats" / "2"
+Symbols = dict[str, Bands]  # of one picture, by level
 MakeSymbols = Callable[..., Symbols]
 
 
@@ -26,7 +27,7 @@ def folder() -> Path:
 
 @pytest.fixture(scope="session")
 def generator() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("format_1_generate", GOLDENS / "generate.py")
+    spec = importlib.util.spec_from_file_location("format_2_generate", GOLDENS / "generate.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -54,7 +55,7 @@ def make_symbols(tables: Tables) -> MakeSymbols:
         found: Symbols = {}
         for level in tables.levels:
             found[level.name] = []
-            for shape in band_shapes(level, size):
+            for shape in band_shapes(level, (size[0] // level.stride, size[1] // level.stride)):
                 values = np.clip(np.round(random.laplace(0, scale, shape)), -66_055, 66_055)
                 found[level.name].append((values * (random.random(shape) < density)).astype(np.int32))
         return found

@@ -8,6 +8,7 @@ order, so that a run of equal bytes is a run within one channel.
 
 from __future__ import annotations
 
+import math
 import zlib
 from dataclasses import dataclass, field
 from typing import Literal
@@ -55,7 +56,7 @@ class PlainCodec:
         """
         no_quality(self.name, level, quality)
         no_parent(self.name, level, parent)
-        _map(self.name, level, tuple(values.shape[1:]))
+        _check_map(self.name, level, tuple(values.shape[1:]))
         x = values.detach()[0].float()
         self._check_range(level, x)
         if self.numbers == "int8":
@@ -70,23 +71,12 @@ class PlainCodec:
         """The inverse: float32 1 C h w on `device`. Raises PacketError for what `encode` does not write."""
         no_quality(self.name, level, quality)
         no_parent(self.name, level, parent)
-        channels, height, width = _map(self.name, level, shape)
-        count = channels * height * width
+        _check_map(self.name, level, shape)
         if self.numbers == "int8":
-            if len(data) < 4 * channels:
-                raise PacketError(
-                    f"the stream of {level!r} has {len(data)} bytes, fewer than its scales have; "
-                    "fetch it again"
-                )
-            scale = np.frombuffer(data, "<f4", channels).astype(np.float32)
-            symbols = np.frombuffer(_inflated(level, data[4 * channels :], count), np.int8).reshape(shape)
-            if not (scale >= SMALLEST).all() or not (scale * np.float32(STEPS) <= LARGEST["int8"]).all():
-                raise PacketError(f"the stream of {level!r} has scales that no encoder writes; fetch it again")
-            if symbols.min() < -STEPS:
-                raise PacketError(f"the stream of {level!r} has a step that no encoder writes; fetch it again")
+            scale, symbols = _read_steps(level, data, shape)
             values = torch.from_numpy(symbols.astype(np.float32) * scale[:, None, None])
             return Parent(values[None].to(self.device), symbols)
-        planes = np.frombuffer(_inflated(level, data, 2 * count), np.uint8).reshape(2, *shape)
+        planes = np.frombuffer(_inflated(level, data, 2 * math.prod(shape)), np.uint8).reshape(2, *shape)
         bits = planes[0].astype(np.uint16) << 8 | planes[1]
         kind = torch.float16 if self.numbers == "fp16" else torch.bfloat16
         values = torch.from_numpy(bits.view(np.int16)).to(self.device).view(kind).float()
@@ -117,13 +107,28 @@ def _steps(x: Tensor) -> tuple[Array, Array]:
     return scale.cpu().numpy(), steps.cpu().numpy()
 
 
-def _map(codec: str, level: str, shape: tuple[int, ...]) -> tuple[int, int, int]:
+def _read_steps(level: str, data: bytes, shape: tuple[int, ...]) -> tuple[Array, Array]:
+    """The inverse of `_steps`, from a stream."""
+    channels = shape[0]
+    if len(data) < 4 * channels:
+        raise PacketError(
+            f"the stream of {level!r} has {len(data)} bytes, fewer than its {channels} scales take; fetch it again"
+        )
+    scale = np.frombuffer(data, "<f4", channels).astype(np.float32)
+    symbols = np.frombuffer(_inflated(level, data[4 * channels :], math.prod(shape)), np.int8).reshape(shape)
+    with np.errstate(over="ignore", invalid="ignore"):
+        sound = bool(((scale >= SMALLEST) & (scale * np.float32(STEPS) <= LARGEST["int8"])).all())
+    if not sound or symbols.min() < -STEPS:
+        raise PacketError(f"the stream of {level!r} has a scale or step that no encoder writes; fetch it again")
+    return scale, symbols
+
+
+def _check_map(codec: str, level: str, shape: tuple[int, ...]) -> None:
     if len(shape) != 3 or min(shape) < 1:
         raise PacketError(
             f"{codec} codes maps C x h x w, got level {level!r} of shape {tuple(shape)}; "
             "choose vector-fp16 for a vector"
         )
-    return shape[0], shape[1], shape[2]
 
 
 def _deflated(data: bytes) -> bytes:

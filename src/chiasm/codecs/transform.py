@@ -17,6 +17,7 @@ from torch import Tensor
 
 from chiasm.codecs import contexts, entropy
 from chiasm.codecs.bands import Bands, band_shapes, coefficients, rounded, synthesise
+from chiasm.codecs.checks import no_parent
 from chiasm.codecs.contexts import PASSES, Surroundings
 from chiasm.codecs.tables import QUALITIES, LevelTables, Tables
 from chiasm.contracts import Parent, Size
@@ -121,6 +122,7 @@ class TransformCodec:
         worth, in `bands` too.
         """
         facts = self._facts(level)
+        _check_parent(facts, above)
         writer, present = entropy.Writer(self.distributions), not_zero(bands)
         group: list[tuple[list[Array], list[Array]]] = []
         for step in walk(facts, bands, above, facts.weights[checked(quality) - 1], present):
@@ -181,6 +183,7 @@ class TransformCodec:
     def read(self, level: str, data: bytes, size: Size, quality: int, above: Bands | None = None) -> Bands:
         """A stream to integers: no floating point, so the same everywhere. size: rows and columns of the map."""
         facts = self._facts(level)
+        _check_parent(facts, above)
         weights = facts.weights[checked(quality) - 1]
         bands = [np.zeros(shape, np.int32) for shape in band_shapes(facts, size)]
         present, rest = _flags(level, data, sum(len(band) for band in bands))
@@ -211,12 +214,9 @@ class TransformCodec:
                 f"level {facts.name!r} of the tables {self.tables} is a map of {facts.mean.size} channels, got one of "
                 f"shape {tuple(shape)}; choose the codec `plain-fp16`, or tables of that space"
             )
-        if not facts.parent:
-            return
+        _check_parent(facts, parent)
         if parent is None:
-            raise PacketError(
-                f"level {facts.name!r} is coded on top of {facts.parent!r}, which is missing; give both"
-            )
+            return
         wanted = (-(-shape[1] // 2), -(-shape[2] // 2))
         if tuple(parent.values.shape[-2:]) != wanted:
             raise PacketError(
@@ -334,6 +334,14 @@ def _write(writer: entropy.Writer, group: list[tuple[list[Array], list[Array]]])
 def _joined(parts: list[Array]) -> Array:
     joined: Array = np.concatenate([part.ravel() for part in parts])
     return joined
+
+
+def _check_parent(level: LevelTables, parent: object) -> None:
+    """Raise PacketError unless there is a parent where the level has one, and none where it has none."""
+    if level.parent and parent is None:
+        raise PacketError(f"level {level.name!r} is coded on top of {level.parent!r}, which is missing; give both")
+    if not level.parent:
+        no_parent(NAME, level.name, parent)
 
 
 def checked(quality: int) -> int:

@@ -57,21 +57,25 @@ class Coding:
         each = list(self._each(features, quality.tolist()))
         return {level: torch.cat([maps[level] for maps in each]) for level in features}
 
-    def _each(self, features: Features, chosen: list[int]) -> Iterator[dict[str, Tensor]]:
+    def _each(self, features: Features, chosen: list[int]) -> Iterator[Features]:
         for index, quality in enumerate(chosen):
             maps = {name: x[index : index + 1] for name, x in features.items()}
-            yield self._coded(maps, quality) if quality else maps
+            if quality:
+                back = self._coded({name: x.float().cpu() for name, x in maps.items()}, quality)
+                maps = {name: back[name].to(x) for name, x in maps.items()}
+            yield maps
 
-    def _coded(self, maps: dict[str, Tensor], quality: int) -> dict[str, Tensor]:
-        """Maps of one picture as they come back at a quality."""
-        original: dict[str, Parent] = {}
-        back: dict[str, Parent] = {}
+    def _coded(self, maps: Features, quality: int) -> Features:
+        """The maps 1 C h w of one picture as they come back, each coded on top of its original parent."""
+        found: dict[str, Parent] = {}
         for level in self.codec.fitted.levels:
-            name, x = level.name, maps[level.name].float().cpu()
-            _, symbols = self.codec.encode(name, x, quality, original.get(level.parent))
-            original[name] = Parent(x, symbols)
-            back[name] = Parent(self.codec.restore(name, symbols, quality, back.get(level.parent)), symbols)
-        return {name: back[name].values.to(x) for name, x in maps.items()}
+            if level.name not in maps:
+                continue
+            above = found[level.parent] if level.parent else None
+            original = None if above is None else Parent(maps[level.parent], above.symbols)
+            _, symbols = self.codec.encode(level.name, maps[level.name], quality, original)
+            found[level.name] = Parent(self.codec.restore(level.name, symbols, quality, above), symbols)
+        return {name: each.values for name, each in found.items()}
 
     def _kept(self, context: Tensor, finer: Tensor) -> tuple[Tensor, Tensor]:
         """What of parts the tables keep: their projection on each level's components."""
