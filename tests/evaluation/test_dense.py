@@ -197,9 +197,9 @@ def test_the_report_and_its_sheet_are_written(report, tmp_path):
 
 def test_colours():
     normals = torch.tensor([0.0, 0.0, -1.0])[:, None, None]
-    assert coloured("normals", normals)[0, 0].tolist() == [0.5, 0.5, 0.0]
-    assert coloured("edges", torch.ones(1, 1, 1))[0, 0].tolist() == [0, 0, 0]
-    unknown = coloured("depth", torch.ones(1, 1, 1), torch.zeros(1, 1, dtype=torch.bool))
+    assert coloured("direction", normals)[0, 0].tolist() == [0.5, 0.5, 0.0]
+    assert coloured("probability", torch.ones(1, 1, 1))[0, 0].tolist() == [0, 0, 0]
+    unknown = coloured("distance", torch.ones(1, 1, 1), torch.zeros(1, 1, dtype=torch.bool))
     assert unknown[0, 0].tolist() == [0.5, 0.5, 0.5]
     assert len({tuple(colour) for colour in palette(39).round(2).tolist()}) == 39
 

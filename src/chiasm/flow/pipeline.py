@@ -274,6 +274,14 @@ class Pipeline:
         packet = self.reader.packet(key, self.space, levels)
         return drawing.picture(self.reader.opened(packet, self.space), levels)
 
+    def thumbnail(self, key: str) -> np.ndarray:
+        """The picture at half its size, rounded up, H/2 x W/2 x 3, uint8 sRGB, drawn from `context` alone.
+
+        Ten times as fast as `reconstruct`. Raises as that does.
+        """
+        packet = self.reader.packet(key, self.space, ("context",))
+        return self.drawing.thumbnail(self.reader.opened(packet, self.space))
+
     def predict(
         self, key: str, tasks: Sequence[str] = (), head: Head | None = None, view: float | None = None
     ) -> dict[str, Answer]:

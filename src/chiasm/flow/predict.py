@@ -82,7 +82,7 @@ class Predictor:
             return answers
 
         size = opened.packet.size
-        if head.margin is not None and [task.unit for task in specs] == ["srgb"]:
+        if head.margin is not None and [task.kind for task in specs] == ["picture"]:
             (spec,) = specs
             picture = drawn(opened, lambda features: run(features)[spec.name], head.reads, head.margin)
             return {spec.name: Answer(spec, picture.permute(1, 2, 0).contiguous().numpy())}
@@ -95,7 +95,9 @@ class Predictor:
         else:
             view = opened.packet.levels[head.reads[0]].view
             maps = run(opened.whole(head.reads))
-        return {spec.name: answer_of(spec, maps[spec.name].cpu(), size, view) for spec in specs}
+        found = {spec.name: maps[spec.name] for spec in specs}
+        strides = {name: view.size[0] / x.shape[-2] if x.ndim == 4 else 1.0 for name, x in found.items()}
+        return {spec.name: answer_of(spec, found[spec.name], size, strides[spec.name], view) for spec in specs}
 
     def _by_tiles(
         self, opened: PacketReader, head: Head, run: Callable[[Features], Mapping[str, Tensor]]
