@@ -274,11 +274,13 @@ class Pipeline:
         packet = self.reader.packet(key, self.space, levels)
         return drawing.picture(self.reader.opened(packet, self.space), levels)
 
-    def thumbnail(self, key: str) -> np.ndarray:
+    def thumbnail(self, key: str) -> np.ndarray | None:
         """The picture at half its size, rounded up, H/2 x W/2 x 3, uint8 sRGB, drawn from `context` alone.
 
-        Ten times as fast as `reconstruct`. Raises as that does.
+        Ten times as fast as `reconstruct`. None where no head draws this space.
         """
+        if models.drawing_entry(self.space.name) is None:
+            return None
         packet = self.reader.packet(key, self.space, ("context",))
         return self.drawing.thumbnail(self.reader.opened(packet, self.space))
 
@@ -293,8 +295,9 @@ class Pipeline:
         Raises as `features` does, ModelError for a task that has no head, ConfigError when nothing is asked, or `view`
         is not between 1 and 170.
         """
-        asked: list[tuple[Head, str]] = [(self._head(task), task) for task in tasks]
-        asked += [(self._placed(head), task.name) for task in head.tasks] if head is not None else []
+        placed = self.runtime.placed
+        asked: list[tuple[Head, str]] = [(placed(models.head(task, self.space.name)), task) for task in tasks]
+        asked += [(placed(head), task.name) for task in head.tasks] if head is not None else []
         return Predictor(self.reader, self.space, self.runtime, self.redraw).answers(key, asked, view)
 
     def check(self, record: Record) -> str | None:
@@ -375,11 +378,6 @@ class Pipeline:
         eye = self.eye if self.model is not None else Pipeline(models.Model(name), self.runtime).eye
         return Redraw(self.drawing, eye.pixels)
 
-    def _head(self, task: str) -> Head:
-        return self._placed(models.head(task, self.space.name))
-
-    def _placed(self, head: Head) -> Head:
-        return self.runtime.placed(head)
 
 
 def encode(
@@ -391,11 +389,11 @@ def encode(
     quality: int = 5,
     report: Callable[[Progress], None] | None = None,
 ) -> Summary:
-    """Encode photographs, RAW files and folders of them into a store, made if needed: `Pipeline.encode` in one call."""
+    """Encode files and folders into a store, made if needed: `Pipeline.load` and `Pipeline.encode` in one call."""
     with Pipeline.load(encoder, store=store, writable=True) as pipeline:
         return pipeline.encode(paths, levels=levels, quality=quality, report=report)
 
 
 def open_store(store: str | Path, space: str = "") -> Pipeline:
-    """A store to read from, without an encoder: `Pipeline.open`. Exported as `chiasm.open`."""
+    """A store to read from, without an encoder: `Pipeline.open`."""
     return Pipeline.open(store, space)
