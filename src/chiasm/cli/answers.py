@@ -145,7 +145,7 @@ RENDERINGS: Mapping[str, Callable[[Answer], np.ndarray]] = {
 
 
 def sheet_row(picture: np.ndarray | None, answers: Sequence[Answer]) -> list[Image.Image]:
-    """One row of a contact sheet. picture: uint8 H x W x 3, of any size, if any. Answers that are no maps are left out."""
+    """One row of a contact sheet. picture: uint8 H x W x 3, of any size. Answers that are no maps are left out."""
     maps = [shown(_coarse(answer)) for answer in answers if answer.values.ndim > 1]
     return [_thumb(x) for x in ([] if picture is None else [picture]) + maps]
 
