@@ -94,8 +94,9 @@ def semantics(model: Model, data: Path, work: Path, codec: str, steps: int) -> d
             ids = np.array(image)
         Image.fromarray(np.where(ids == VOID, 255, ids).astype(np.uint8)).save(labels / f"{path.stem}.png")
     pipeline.close()
-    command = ["train", "head", "--store", store, "--space", pipeline.space.name, "--network", "linear", "--task",
-               "semantics", "--labels", labels, "--classes", classes, "--out", head, "--set", f"steps={steps}"]  # fmt: skip
+    command = ["train", "head", "--store", store, "--space", pipeline.space.name, "--network", "linear"]
+    command += ["--task", "semantics", "--labels", labels, "--classes", classes, "--out", head]
+    command += ["--set", f"steps={steps}"]
     chiasm([str(each) for each in command], standalone_mode=False)
     counts = torch.zeros(len(CLASSES), len(CLASSES), dtype=torch.int64)
     with Pipeline.open(store, pipeline.space.name) as reader:
