@@ -1,13 +1,25 @@
-"""Records on disk: one row per image, one column per level, one durable commit per batch.
+"""Records on disk: facts of each picture, one table for each level of each space, one durable commit per batch.
 
-with open_store("photos.lance", "w", "ns-1", ("context", "detail")) as store:
+with open_store("photos.lance", "w") as store:
+    store.declare(space)
     store.put(records, failures)
-open_store("photos.lance").get("a1b2c3", levels=["context"])
+open_store("photos.lance").get("a1b2c3", {"ns-1": ["context"]})
 """
 
-from chiasm.store.lance_store import LanceStore, open_store
-from chiasm.store.memory import MemoryStore
-from chiasm.store.recovery import StoreWarning
-from chiasm.store.reports import StoreStats, VerifyReport
+from chiasm.store.lance_store import COMMIT_BYTES, COMMIT_ROWS, COMMIT_SECONDS, LanceStore, open_store
+from chiasm.store.local.tables import StoreWarning
+from chiasm.store.merging import MergeReport
+from chiasm.store.reports import LevelStats, StoreStats, VerifyReport
 
-__all__ = ["LanceStore", "MemoryStore", "StoreStats", "StoreWarning", "VerifyReport", "open_store"]
+__all__ = [
+    "COMMIT_BYTES",
+    "COMMIT_ROWS",
+    "COMMIT_SECONDS",
+    "LanceStore",
+    "LevelStats",
+    "MergeReport",
+    "StoreStats",
+    "StoreWarning",
+    "VerifyReport",
+    "open_store",
+]

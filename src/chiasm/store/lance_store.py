@@ -1,72 +1,60 @@
-"""The store on disk: records in Lance, one commit per `put`, one column per level.
+"""The store on disk: records in Lance, one table a level, one durable commit per `put`.
 
-put ──► tables ──► images ──► sources ──► errors ──► commits/<n>.json
+put ──► levels/* ──► sources ──► errors ──► pictures ──► commits/<n>.json
 """
 
 from __future__ import annotations
 
 import os
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
-import lance
 import pyarrow as pa
 
-from chiasm.contracts import Failure, Record, Stat
+from chiasm.contracts import Failure, Record, Space, Stat
 from chiasm.errors import StoreError
-from chiasm.store import datasets, journal
-from chiasm.store.files import guarded, listing, mark, require_space, set_aside, sync_all, sync_folder
-from chiasm.store.images import ImageIndex, read_rows, scan_rows
-from chiasm.store.journal import Commit
-from chiasm.store.ledger import Additions, Batch, Ledger, check_records, plan, resolve
-from chiasm.store.lock import WriterLock
-from chiasm.store.opening import NAMES, Identity, Mode, check_identity, make_store, read_identity, schemas
-from chiasm.store.recovery import StoreWarning, recover
+from chiasm.store import labels, reading, reports
+from chiasm.store.ledger import Ledger
+from chiasm.store.local import commits, growth, recovery
+from chiasm.store.local.codec_tables import Tables
+from chiasm.store.local.commits import Change
+from chiasm.store.local.files import guarded, require_space
+from chiasm.store.local.journal import numbers
+from chiasm.store.local.lock import WriterLock
+from chiasm.store.local.opening import Mode, check_store, make_store
+from chiasm.store.local.tables import Snapshot, StoreWarning
+from chiasm.store.local.verification import Check, verify
+from chiasm.store.merging import MergeReport, merge
+from chiasm.store.names import KEY
+from chiasm.store.reading import Wanted
+from chiasm.store.removal import removal, without_level
 from chiasm.store.reports import StoreStats, VerifyReport
-from chiasm.store.rows import (
-    Fault,
-    bytes_column,
-    fault_table,
-    faults_of,
-    image_table,
-    known_levels,
-    record_of,
-    sensor_of,
-    source_table,
-    sources_of,
-)
-from chiasm.store.tables import Tables
-from chiasm.store.verification import (
-    Check,
-    Findings,
-    examine,
-    fault_list,
-    keep_remains,
-    orphans,
-    table_flaws,
-    without,
-)
+from chiasm.store.rows import INDEXED, user_columns
+from chiasm.store.spaces import declared
+from chiasm.store.writing import Additions, check_records, plan
 
-IMAGES, SOURCES, ERRORS = NAMES
+COMMIT_SECONDS = 10.0
+COMMIT_BYTES = 64 << 20
+COMMIT_ROWS = 4096
+"""When a flow should call `put`: as soon as what it has gathered is this old, this large, or this many pictures. A kill
+costs what was gathered since the last `put` returned: at most that much work, which the next run does again. Nothing
+that a `put` returned from is ever lost.
+"""
+
 MARGIN = 1 << 20  # bytes asked for beyond the streams: manifests, the journal, the small columns
-Change = Callable[[lance.LanceDataset], lance.LanceDataset]
+T = TypeVar("T")
 
 
-def open_store(
-    path: str | os.PathLike[str],
-    mode: Mode = "r",
-    space: str | None = None,
-    levels: Sequence[str] | None = None,
-) -> LanceStore:
+def open_store(path: str | os.PathLike[str], mode: Mode = "r", wait: float = 0.0) -> LanceStore:
     """Open a store. mode "w" takes the writer's lock, and makes the store when there is none.
 
-    space and levels are needed to make one, and are checked against one that exists. A reader sees the store
-    as it was at opening. Warns with StoreWarning when a torn last commit was passed over. Raises StoreError:
-    no store here, another space, a missing level, another writer, no version that opens.
+    wait: seconds to wait for another writer's end. A reader sees the store as it was at opening, or at its last
+    `refresh`. Warns with StoreWarning when a torn last commit was passed over. Raises StoreError: no store here, a store
+    of another format, another writer, a link inside the store, no version that opens.
     """
     root = Path(path).absolute()
     if mode not in ("r", "w"):
@@ -75,40 +63,40 @@ def open_store(
     if mode == "w":
         with guarded("making the folder", root.parent):
             root.mkdir(parents=True, exist_ok=True)
-        lock = WriterLock(root)
+        lock = WriterLock(root, wait)
     try:
-        if lock and not (root / "store.json").is_file():
-            make_store(root, Identity(space or "", tuple(levels or ())))
-        identity = read_identity(root)
-        check_identity(root, identity, space, levels)
-        with guarded("opening", root):
-            commit, warning = recover(root, schemas(identity.levels), lock is not None)
-            store = LanceStore(root, identity, commit, lock)
-        if warning:
-            warnings.warn(warning, StoreWarning, stacklevel=2)
-        return store
+        if lock and not os.path.lexists(root / "store.json"):
+            make_store(root)
+        return LanceStore(root, opened(root, lock is not None), lock)
     except BaseException:
         if lock:
             lock.release()
         raise
 
 
-class LanceStore:
-    """One open store. Made by `open_store`; a context manager.
+def opened(root: Path, writing: bool) -> Snapshot:
+    """The newest sound commit of a store. Warns when a newer one is torn."""
+    check_store(root)
+    with guarded("opening", root):
+        commit, warning = recovery.recover(root, writing)
+    if warning:
+        warnings.warn(warning, StoreWarning, stacklevel=3)
+    return Snapshot(root, commit)
 
-    Reading is thread-safe, writing is for one thread.
+
+class LanceStore:
+    """One open store, made by `open_store`; a context manager. Reading is thread-safe, writing is for one thread.
+
+    A reader can be pickled, and used after a fork: it opens the store again there, at its newest commit.
     """
 
-    def __init__(self, root: Path, identity: Identity, commit: Commit, lock: WriterLock | None) -> None:
+    def __init__(self, root: Path, now: Snapshot, lock: WriterLock | None) -> None:
         self.path = root
-        self.space = identity.space
-        self.levels = identity.levels
-        self._commit = commit
+        self._now = now
         self._lock = lock
-        self._sets = {name: datasets.open_version(root / name, commit.versions[name]) for name in NAMES}
         self._tables = Tables(root)
-        self._index: ImageIndex | None = None
-        self._ledger: Ledger | None = None
+        self._process = os.getpid()
+        self._failed_tidying = 0  # puts to pass over before small files are merged again
 
     def __enter__(self) -> LanceStore:
         return self
@@ -118,6 +106,14 @@ class LanceStore:
     ) -> None:
         self.close()
 
+    def __getstate__(self) -> dict[str, object]:
+        if self._lock:
+            raise StoreError(f"{self.path}: a store open for writing cannot be pickled; open it with mode 'r'")
+        return {"path": self.path}
+
+    def __setstate__(self, state: Mapping[str, Path]) -> None:
+        self.__init__(state["path"], opened(state["path"], False), None)  # type: ignore[misc]
+
     def close(self) -> None:
         """Free the writer's lock. Everything put is on the disk already."""
         if self._lock:
@@ -126,275 +122,246 @@ class LanceStore:
 
     # --- writing ---
 
+    def declare(self, space: Space) -> None:
+        """Make a space known, before its levels are put; further levels of a known space are added to it.
+
+        Raises StoreError when the store knows the space with another grid, or a level with other channels or stride.
+        """
+        spaces = declared(self._here().commit.spaces, space)
+        if spaces != self._now.commit.spaces:
+            self._require_writer("declare")
+            self._now = commits.apply(self._now, {}, "declaring", frame=replace(self._now.commit, spaces=spaces))
+
     def put(
         self,
         records: Sequence[Record],
         failures: Sequence[Failure] = (),
         uris: Mapping[str, str] | None = None,
         stats: Mapping[str, Stat] | None = None,
+        replace: bool = False,
     ) -> None:
         """Store a batch in one durable commit: when this returns, all of it is safe; when it raises, none is.
 
-        A key that is stored already is skipped and its uris noted; what says nothing new writes nothing.
-        uris: further uri -> stored key. stats: uri -> (size in bytes, mtime in ns), which lets `done` skip
-        unread files. Raises StoreError: another space or level, tables not put, an unknown key in `uris`, no
-        space left.
+        A record of a stored key adds its levels and uris; a level that is there is kept, or with `replace` gives way in
+        the same commit. What says nothing new writes nothing. uris: further uri -> stored key; a uri that meant another
+        picture means this one now. stats: uri -> (size in bytes, mtime in ns). Raises StoreError: a space or level that
+        was not declared, tables not put, an unknown key in `uris`, no space left.
         """
         self._require_writer("put")
-        check_records(records, self.space, self.levels, self._tables.__contains__)
-        added = Additions(records, failures, uris or {}, stats or {})
-        batch = plan(added, self._images().positions, self._known(), self._commit.number + 1)
-        if not batch:
+        added = Additions(records, failures, uris or {}, stats or {}, replace)
+        check_records(records, self._now.commit.spaces, self._tables)
+        planned = plan(added, self._now)
+        if not planned.changes:
             return
-        needed = MARGIN + sum(len(s) for record in batch.records for s in record.packet.streams.values())
-        doing = f"storing {len(batch.records)} images"
+        needed, doing = MARGIN + planned.size, f"storing {planned.images} images"
         require_space(self.path, needed, doing)
-        start = self._sets[IMAGES].count_rows()
-        index, known = self._images(), self._known()
-        self._index = self._ledger = None  # should Ctrl-C come before they are up to date, they are read anew
-        self._write(self._appends(batch), doing, needed)
-        features = [record.feature_id for record in batch.records]
-        index.add(start, [record.key for record in batch.records], features)
-        known.add_sources(batch.sources)
-        known.add_faults(batch.faults)
-        self._index, self._ledger = index, known
+        self._now = commits.apply(self._now, planned.changes, doing, needed, planned.frame)
+        self._tidy(list(planned.changes))
 
-    def note_uris(self, uris: Mapping[str, str], stats: Mapping[str, Stat] | None = None) -> None:
-        """Note further uris (uri -> key) of images that are stored."""
-        self.put((), (), uris, stats)
+    def _tidy(self, names: Sequence[str]) -> None:
+        """Merge small files of these tables and extend their indices where that is due: a commit of its own.
+
+        A failure (a full disk) is not one of the put before it: nothing is lost, and it is tried again later.
+        """
+        if self._failed_tidying:
+            self._failed_tidying -= 1
+            return
+        try:
+            due = {name: tidying(name) for name in names if growth.untidy(self._now.table(name).dataset)}
+            if due:
+                self._now = commits.apply(self._now, due, "merging small files")
+        except StoreError as error:
+            self._failed_tidying = growth.FAN
+            warnings.warn(f"{error}; the store goes on with more files", StoreWarning, stacklevel=3)
 
     def put_table(self, name: str, data: bytes) -> None:
         """Store a codec's tables under their SHA-256 in hex (or its first 16 or more digits)."""
         self._require_writer("put_table")
         self._tables.put(name, data)
 
-    def compact(self, rows_per_fragment: int = 16_384) -> int:
-        """Rewrite many small files as few large ones and remove the old. Returns the bytes freed.
+    def remove(self, keys: Sequence[str]) -> int:
+        """Take pictures out: their facts, levels and uris, in one commit. Gives how many there were.
 
-        The new files are synced and read back by key before an old one goes. Needs free space for a copy of
-        the small files. A reader that is open meanwhile must open again.
+        Their bytes leave the disk with the next `compact`. Raises StoreError for a key that is not stored.
+        """
+        self._require_writer("remove")
+        full = self._resolved(keys)
+        self._now = commits.apply(self._now, removal(self._now, full), f"removing {len(full)} images")
+        return len(full)
+
+    def remove_level(self, space: str, level: str) -> int:
+        """Take one level of all pictures out, and out of its space. Gives the rows that it had; reads none of them."""
+        self._require_writer("remove_level")
+        frame, rows = without_level(self._now.commit, space, level)
+        self._now = commits.apply(self._now, {}, f"removing {space} {level}", frame=frame)
+        return rows
+
+    def label(self, columns: Mapping[str, pa.DataType], rows: Mapping[str, Mapping[str, object]]) -> int:
+        """Add columns of the user's own to the pictures, or change their values: one commit. Gives the rows changed.
+
+        columns: name -> type of Arrow. rows: key -> column -> value, None to clear it. Raises StoreError: a name that
+        is no identifier or is one of ours, a column of another type, a value that does not fit, an unknown key.
+        """
+        self._require_writer("label")
+        change = labels.labelling(self._now, columns, rows)
+        self._now = commits.apply(self._now, {"pictures": change}, f"labelling {len(rows)} images")
+        self._tidy(["pictures"])
+        return len(rows)
+
+    def merge(self, other: LanceStore) -> MergeReport:
+        """Add what another store has and this one lacks: pictures, levels, uris, failures, labels, tables."""
+        self._require_writer("merge")
+        return merge(self, other)
+
+    def compact(self, rows_per_fragment: int = 131_072) -> int:
+        """Rewrite small files as few large ones, drop removed rows, and remove old files. Returns the bytes freed.
+
+        Needs free space for a copy of what is rewritten. A reader that is open meanwhile refreshes itself.
         """
         self._require_writer("compact")
-        keys = list(self._images().positions)
-        changed = {name: lambda old: datasets.compacted(old, rows_per_fragment) for name in NAMES}
-        self._write(changed, "compacting", 0)
-        self._index = None
-        if list(self._images().positions) != keys or self._images().unreadable:
-            raise StoreError(f"{self.path}: compacting changed the keys; nothing was removed; run verify")
+        before = dict(self._now.commit.rows)
+        changes = {name: compacting(name, rows_per_fragment) for name in before}
+        later = commits.apply(self._now, changes, "compacting")
+        self._now = later
+        if later.commit.rows != before:
+            raise StoreError(f"{self.path}: compacting changed the rows; nothing was removed; run verify")
         with guarded("removing old files", self.path):
-            freed = sum(datasets.clean(dataset) for dataset in self._sets.values())
-            for number in journal.numbers(self.path)[1:]:
-                journal.commit_path(self.path, number).unlink()
-        return freed
+            return commits.forget_all_but(self._now)
 
     def verify(self, check: Check = lambda record: None, repair: bool = False) -> VerifyReport:
         """Read every row. `check` gives a reason for a bad record, or None: does it decode, for example.
 
-        repair: take bad rows out in one durable commit, note their sources as failures with reason "damaged"
-        so that the next encode redoes them, and keep the bad bytes and orphaned files in quarantine/.
+        repair: take bad rows out in one durable commit, note their sources as failures with reason "damaged" so that
+        the next encode redoes them, and keep the bad bytes and orphaned files in quarantine/.
         """
         if repair:
             self._require_writer("verify with repair")
-        found = examine(self.path, self._sets[IMAGES], self.levels, check)
-        lost = self._known().lost(self._images().positions)
-        flaws = table_flaws(self._tables, self.stats().tables if not found.unreadable else ())
-        if repair and (found.row_ids or found.unreadable or lost):
-            self._repair(found, fault_list(found, lost, self._known(), self._commit.number + 1))
-        stray = [path for name in NAMES for path in orphans(self.path, name, self._kept(name))]
-        if repair:
-            set_aside(self.path, stray, "orphans")
-        return VerifyReport(
-            rows=found.rows,
-            bad=found.bad,
-            duplicates=tuple(found.duplicates),
-            lost=lost,
-            unreadable=tuple(fragment.fragment_id for fragment in found.unreadable),
-            tables=flaws,
-            orphans=tuple(path.relative_to(self.path).as_posix() for path in stray),
-            repaired=repair,
-        )
-
-    def _repair(self, found: Findings, faults: Sequence[Fault]) -> None:
-        with guarded("keeping the bad rows", self.path):
-            keep_remains(self.path, found)
-        changes: dict[str, Change] = {}
-        if found.row_ids or found.unreadable:
-            changes[IMAGES] = lambda old: without(found, old)
-        if faults:
-            changes[ERRORS] = self._append(ERRORS, fault_table(faults))
-        self._write(changes, "repairing", 0)
-        self._known().add_faults(faults)
-        self._index = None
-
-    def _kept(self, name: str) -> Iterator[lance.LanceDataset]:
-        """The versions of a dataset that the journal can fall back to."""
-        for number in journal.numbers(self.path):
-            with suppress(StoreError, FileNotFoundError), guarded("opening", self.path):
-                commit = journal.read_commit(self.path, number)
-                if commit:
-                    yield datasets.open_version(self.path / name, commit.versions[name])
-
-    def _appends(self, batch: Batch) -> dict[str, Change]:
-        tables = {}
-        if batch.records:
-            tables[IMAGES] = image_table(batch.records, self.levels)
-        if batch.sources:
-            tables[SOURCES] = source_table(batch.sources)
-        if batch.faults:
-            tables[ERRORS] = fault_table(batch.faults)
-        return {name: self._append(name, rows) for name, rows in tables.items()}
-
-    def _append(self, name: str, rows: pa.Table) -> Change:
-        return lambda old: datasets.append(old, self.path / name, rows)
-
-    def _write(self, changes: Mapping[str, Change], doing: str, needed: int) -> None:
-        """Apply the changes in order and commit them as one; on any error nothing of them stays."""
-        before = {name: listing(self.path / name) for name in changes}
-        old, number = self._sets, self._commit.number + 1
-        with guarded(doing, self.path, needed):
-            try:
-                sets = {**old, **{name: change(old[name]) for name, change in changes.items()}}
-                commit = self._sealed(number, sets, before)
-                journal.write_commit(self.path, commit)
-                self._sets, self._commit = sets, commit
-            except BaseException:
-                if self._commit.number != number:
-                    self._sets = old
-                    self._undo(before, number)
-                raise
-        self._prune()
-
-    def _sealed(
-        self, number: int, sets: Mapping[str, lance.LanceDataset], before: Mapping[str, Mapping[str, Path]]
-    ) -> Commit:
-        """Sync every file and folder that is new since `before`; give the commit that names them."""
-        marks = []
-        for name, known in before.items():
-            folder = self.path / name
-            new = {file: path for file, path in listing(folder).items() if file not in known}
-            sync_all(list(new.values()))
-            sync_folder(folder)
-            manifest = datasets.manifest_path(folder, sets[name].version)
-            # transactions and the manifests of steps on the way are not needed for reading
-            read = [
-                path for file, path in new.items() if file.startswith(("data/", "_del")) or path == manifest
-            ]
-            marks += [mark(self.path, path) for path in read]
-        versions = {name: dataset.version for name, dataset in sets.items()}
-        rows = {name: dataset.count_rows() for name, dataset in sets.items()}
-        return Commit(number, versions, rows, tuple(marks))
-
-    def _undo(self, before: Mapping[str, Mapping[str, Path]], number: int) -> None:
-        """Remove the files of a commit that failed: nobody was told of them, and the disk may be full."""
-        with suppress(OSError):
-            journal.commit_path(self.path, number).unlink(missing_ok=True)
-            for name, old in before.items():
-                now = listing(self.path / name)
-                for file in sorted(
-                    now.keys() - old.keys(), key=lambda name: not name.startswith("_versions")
-                ):
-                    now[file].unlink()  # manifests first, so that none names a file that is gone
-
-    def _prune(self) -> None:
-        with suppress(OSError):  # the commit stands; old manifests that stay cost only disk
-            oldest = journal.prune_commits(self.path)
-            if oldest:
-                for name, version in oldest.versions.items():
-                    datasets.prune_versions(self.path / name, version)
+        report, self._now = verify(self._here(), self._tables, check, repair)
+        return report
 
     def _require_writer(self, verb: str) -> None:
-        if self._lock is None:
+        if self._lock is None or self._process != os.getpid():
             raise StoreError(
                 f"{self.path}: {verb} needs a store opened with mode 'w'; this one is closed or for reading"
             )
 
     # --- reading ---
 
-    def _images(self) -> ImageIndex:
-        if self._index is None:
-            self._index = ImageIndex(self.path, self._sets[IMAGES])
-        return self._index
+    def _here(self) -> Snapshot:
+        """The tables, opened anew in a process that was forked."""
+        if self._process != os.getpid():
+            self._now, self._process = Snapshot(self.path, self._now.commit), os.getpid()
+        return self._now
 
-    def _known(self) -> Ledger:
-        if self._ledger is None:
-            ledger = Ledger()
-            with guarded("reading sources and errors", self.path):
-                ledger.add_sources(sources_of(self._sets[SOURCES].to_table()))
-                ledger.add_faults(faults_of(self._sets[ERRORS].to_table()))
-            self._ledger = ledger
-        return self._ledger
+    def _reading(self, read: Callable[[Snapshot], T]) -> T:
+        """Read; once more at the newest commit when a writer has removed the files of the commit that was open."""
+        now = self._here()
+        try:
+            return read(now)
+        except StoreError:
+            if self._lock or not self.refresh():
+                raise
+            return read(self._now)
+
+    def refresh(self) -> bool:
+        """Let a reader see what was committed since it was opened. Gives whether there was anything new."""
+        newest = max(numbers(self.path), default=0)
+        if self._lock or newest == self._here().commit.number:
+            return False
+        later = opened(self.path, writing=False)
+        changed = later.commit.number != self._now.commit.number
+        if changed:
+            self._now = later
+        return changed
 
     def __len__(self) -> int:
-        return len(self._images().positions)
+        return self._here().commit.rows["pictures"]
 
     def __contains__(self, key: object) -> bool:
-        return key in self._images().positions
+        return isinstance(key, str) and bool(self._reading(lambda now: Ledger(now).here([key])))
 
-    def keys(self) -> list[str]:
-        """Every key, in the order of storing."""
-        return list(self._images().positions)
+    def spaces(self) -> Mapping[str, Space]:
+        """Every space that was declared, by name."""
+        return dict(self._here().commit.spaces)
 
-    def get(self, key: str, levels: Sequence[str] | None = None) -> Record:
-        """One record with these levels (None: all), reading no other level's bytes.
+    def columns(self) -> Mapping[str, pa.DataType]:
+        """The user's own columns and their types."""
+        schema = self._here().table("pictures").dataset.schema
+        return {name: schema.field(name).type for name in user_columns(schema)}
 
-        key: a key, a prefix of at least 6 digits that only one key has, a uri, or the end of a path. A level
-        that is not stored for this image is not in the packet's streams. Raises StoreError naming the nearest
-        key or level.
+    def keys(self, where: str = "") -> list[str]:
+        """The keys of all pictures (that a filter keeps), in the order of storing.
+
+        where: SQL over the columns of `pictures`, the user's among them. Raises StoreError when it does not parse.
+        """
+        now = self._here()
+        table = now.table("pictures")
+        wanted = labels.checked_where(table, where)
+        return [key for batch in reading.filtered_keys(table, wanted) for key in batch["key"].to_pylist()]
+
+    def get(self, key: str, levels: Wanted = None) -> Record:
+        """One record with these levels (None: all; {}: the facts alone), reading no other level's bytes.
+
+        key: a key, a prefix of at least 6 digits that only one key has, a uri, or the end of a path. A level that is
+        not stored for this image is not in the record. Raises StoreError naming the nearest key or level.
         """
         return self.get_many([key], levels)[0]
 
-    def get_many(self, keys: Sequence[str], levels: Sequence[str] | None = None) -> list[Record]:
+    def get_many(self, keys: Sequence[str], levels: Wanted = None) -> list[Record]:
         """Records in the order of `keys`, in one batched read: many times faster than one by one."""
-        wanted = known_levels(levels, self.levels)
-        positions = self._images().positions
-        full = [resolve(key, positions, self._known()) for key in keys]
-        rows = read_rows(self._sets[IMAGES], self.path, {key: positions[key] for key in full}, wanted)
-        records = {
-            str(row["key"]): record_of(row, wanted, self._known().uris(str(row["key"]))) for row in rows
-        }
-        return [records[key] for key in full]
+        return self._reading(lambda now: self._get_many(now, keys, levels))
 
-    def scan(self, levels: Sequence[str] | None = None, batch_size: int = 64) -> Iterator[Record]:
-        """Every record in the order of storing, reading only these levels, a few batches at a time."""
-        wanted = known_levels(levels, self.levels)
-        known = self._known()
-        for row in scan_rows(self._sets[IMAGES], self.path, wanted, batch_size):
-            yield record_of(row, wanted, known.uris(str(row["key"])))
+    def _get_many(self, now: Snapshot, keys: Sequence[str], levels: Wanted) -> list[Record]:
+        wanted = reading.wanted_levels(now, levels)
+        plain = [key for key in dict.fromkeys(keys) if KEY.fullmatch(key)]
+        found = reading.records(now, plain, wanted) if plain else {}
+        others = {key: Ledger(now).resolve(key) for key in dict.fromkeys(keys) if key not in found}
+        more = [key for key in others.values() if key not in found]
+        found |= reading.records(now, list(dict.fromkeys(more)), wanted) if more else {}
+        return [found[others.get(key, key)] for key in keys]
+
+    def _resolved(self, keys: Sequence[str]) -> list[str]:
+        ledger = Ledger(self._here())
+        here = ledger.here([key for key in keys if KEY.fullmatch(key)])
+        return list(dict.fromkeys(key if key in here else ledger.resolve(key) for key in keys))
+
+    def scan(self, levels: Wanted = None, where: str = "") -> Iterator[Record]:
+        """Every record (that a filter keeps), in the order of storing, with these levels, a few at a time.
+
+        A damaged row is left out with a StoreWarning. where: as in `keys`.
+        """
+        now = self._here()
+        wanted = labels.checked_where(now.table("pictures"), where)
+        yield from reading.scanned(now, reading.wanted_levels(now, levels), wanted)
 
     def table(self, name: str) -> bytes:
         """A codec's tables by hash. Raises StoreError when they are not there or damaged."""
         return self._tables.get(name)
 
-    def done(self, stats: Mapping[str, Stat], feature_id: str) -> set[str]:
-        """Of these uris, those stored with this feature id from a file of this very size and mtime."""
-        return self._known().done(stats, lambda key: self._images().feature(key) == feature_id)
+    def made(self, keys: Sequence[str], space: str) -> Mapping[str, Mapping[str, tuple[str, str]]]:
+        """key -> level -> (encoder id, codec id), of the levels that are stored in `space`."""
+        return self._reading(lambda now: reading.made(now, keys, space))
+
+    def known(self, stats: Mapping[str, Stat]) -> dict[str, str]:
+        """uri -> key, of these uris those that were stored from a file of this very size and mtime."""
+        return self._reading(lambda now: Ledger(now).known(stats))
 
     def failed(self, stats: Mapping[str, Stat]) -> set[str]:
         """Of these uris, those whose last attempt failed with a file of this very size and mtime."""
-        return self._known().failed(stats)
+        return self._reading(lambda now: Ledger(now).failed(stats))
 
     def failures(self) -> list[Failure]:
         """The failures that no later success has undone, by uri: what a retry tries."""
-        return self._known().failures()
+        return self._reading(lambda now: Ledger(now).failures())
 
     def stats(self) -> StoreStats:
         """Counts and sizes, from the small columns only."""
-        counted = ("space", "feature_id", "codec_id", "tables")
-        names = ["height", "width", "source_bytes", "sensor", *counted, *map(bytes_column, self.levels)]
-        with guarded("counting", self.path):
-            table = self._sets[IMAGES].to_table(columns=names)
-        columns = {name: table[name].to_pylist() for name in names}
-        counts = {name: dict(Counter(columns[name])) for name in counted}
-        return StoreStats(
-            images=table.num_rows,
-            sources=self._known().sources(),
-            failures=len(self.failures()),
-            pixels=sum(h * w for h, w in zip(columns["height"], columns["width"], strict=True)),
-            source_bytes=sum(columns["source_bytes"]),
-            level_bytes={level: sum(filter(None, columns[bytes_column(level)])) for level in self.levels},
-            spaces=counts["space"],
-            feature_ids=counts["feature_id"],
-            codec_ids=counts["codec_id"],
-            tables=counts["tables"],
-            sensors=dict(Counter(str(sensor_of(text)) for text in filter(None, columns["sensor"]))),
-        )
+        return self._reading(reports.stats)
+
+
+def tidying(name: str) -> Change:
+    return lambda old: growth.tidy(old, INDEXED.get(name, ("key",)))
+
+
+def compacting(name: str, rows: int) -> Change:
+    return lambda old: growth.compacted(old, INDEXED.get(name, ("key",)), rows)

@@ -1,228 +1,124 @@
-"""What is known about each uri and key, in memory: the rules of "done", "failed" and "the same bytes again".
+"""What a store knows about places: which picture each uri means, which uris failed, and what a name means.
 
-Both stores use these rules, so they cannot differ. About 400 bytes of memory per source.
+`sources` and `errors` hold at most one row for a uri, its newest: when something newer is known the old row goes in the
+same commit. So every question is one look-up by index, whatever the size of the store.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
 
-from chiasm.contracts import Failure, Record, Stat
+from chiasm.contracts import Failure, Stat
 from chiasm.errors import StoreError, nearest
-from chiasm.store.rows import UNKNOWN, Fault, Source
+from chiasm.store.local.tables import Snapshot, Table
+from chiasm.store.names import KEY, PREFIX, quoted
+from chiasm.store.rows import ERRORS, SOURCE_COLUMNS, UNKNOWN, Fault, Source, faults_of, last_part, sources_of
 
-KEY = re.compile(r"[0-9a-f]{64}")
-PREFIX = re.compile(r"[0-9a-f]{6,63}")
+LIKELY = 1000  # names that are looked at for a suggestion
 
 
 class Ledger:
-    """The newest word on each uri. Sources and faults may be added in any order: their commit numbers
-    decide.
-    """
+    """The places of one commit."""
 
-    def __init__(self) -> None:
-        self._seen: dict[str, dict[str, Source]] = {}  # uri -> key -> newest source
-        self._uris: dict[str, dict[str, None]] = {}  # key -> its uris, in the order in which they came
-        self._faults: dict[str, Fault] = {}  # uri -> newest fault
+    def __init__(self, now: Snapshot) -> None:
+        self._now = now
 
-    def add_sources(self, sources: Iterable[Source]) -> None:
-        for source in sources:
-            seen = self._seen.setdefault(source.uri, {})
-            known = seen.get(source.key)
-            if known is None or known.commit <= source.commit:
-                seen.pop(source.key, None)
-                seen[source.key] = source
-            if any(other.commit > source.commit for other in seen.values()):  # the newest key comes last
-                self._seen[source.uri] = dict(sorted(seen.items(), key=lambda item: item[1].commit))
-            self._uris.setdefault(source.key, {})[source.uri] = None
+    @property
+    def _sources(self) -> Table:
+        return self._now.table("sources")
 
-    def add_faults(self, faults: Iterable[Fault]) -> None:
-        for fault in faults:
-            known = self._faults.get(fault.uri)
-            if known is None or known.commit <= fault.commit:
-                self._faults[fault.uri] = fault
+    def sources(self, uris: Sequence[str]) -> dict[str, Source]:
+        """uri -> what it means, of those that are known."""
+        return {one.uri: one for one in sources_of(self._sources.find("uri", uris, SOURCE_COLUMNS))}
 
-    def uris(self, key: str) -> tuple[str, ...]:
-        """Every uri at which these bytes were seen."""
-        return tuple(self._uris.get(key, ()))
+    def uris(self, keys: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        """key -> the uris that mean it, in the order in which they came."""
+        found = sorted(sources_of(self._sources.find("key", keys, SOURCE_COLUMNS)), key=lambda one: (one.commit, one.uri))
+        places: dict[str, tuple[str, ...]] = {}
+        for one in found:
+            places[one.key] = (*places.get(one.key, ()), one.uri)
+        return places
 
-    def all_uris(self) -> Iterable[str]:
-        return self._seen.keys()
+    def stats(self, keys: Sequence[str]) -> dict[str, Stat]:
+        """uri -> size and mtime, of the uris that mean these keys."""
+        return {one.uri: one.stat for one in sources_of(self._sources.find("key", keys, SOURCE_COLUMNS))}
 
-    def sources(self) -> int:
-        """How many uris are known."""
-        return len(self._seen)
+    def faults(self, uris: Sequence[str]) -> dict[str, Fault]:
+        """uri -> its failure, of those that stand."""
+        return {one.uri: one for one in faults_of(self._now.table("errors").find("uri", uris, ERRORS.names[:-1]))}
 
-    def lost(self, keys: Container[str]) -> dict[str, str]:
-        """uri -> key of the sources whose newest image is not among `keys` and that are not in the errors
-        either.
-        """
-        newest = {uri: self.keys_of(uri)[0] for uri in self._seen}
-        return {uri: key for uri, key in newest.items() if key not in keys and self.fault(uri) is None}
+    def known(self, stats: Mapping[str, Stat]) -> dict[str, str]:
+        """uri -> key, of the uris that were stored from a file of this very size and mtime."""
+        return {
+            uri: one.key
+            for uri, one in self.sources(list(stats)).items()
+            if one.stat == tuple(stats[uri]) and one.stat != UNKNOWN
+        }
 
-    def keys_of(self, uri: str) -> list[str]:
-        """The keys stored for a uri, newest first."""
-        return list(reversed(self._seen.get(uri, {})))
-
-    def fault(self, uri: str) -> Fault | None:
-        """The uri's failure, unless a success came in the same commit or later."""
-        fault = self._faults.get(uri)
-        if fault and any(source.commit >= fault.commit for source in self._seen.get(uri, {}).values()):
-            return None
-        return fault
+    def failed(self, stats: Mapping[str, Stat]) -> set[str]:
+        """The uris whose last attempt failed with a file of this very size and mtime."""
+        faults = self.faults(list(stats))
+        return {uri for uri, one in faults.items() if one.stat == tuple(stats[uri]) and one.stat != UNKNOWN}
 
     def failures(self) -> list[Failure]:
         """The failures that stand, by uri."""
-        standing = [fault for uri in sorted(self._faults) if (fault := self.fault(uri))]
-        return [Failure(fault.uri, fault.reason, fault.message) for fault in standing]
+        table = self._now.table("errors")
+        table.check_damage()
+        found = [one for batch in table.batches(ERRORS.names[:-1]) for one in faults_of(batch)]
+        return [Failure(one.uri, one.reason, one.message) for one in sorted(found)]
 
-    def done(self, stats: Mapping[str, Stat], wanted: Callable[[str], bool]) -> set[str]:
-        """The uris stored from a file of this very size and mtime, under a key that is `wanted`."""
-        done = set()
-        for uri, stat in stats.items():
-            sources = self._seen.get(uri, {}).values()
-            if stat != UNKNOWN and any(source.stat == stat and wanted(source.key) for source in sources):
-                done.add(uri)
-        return done
+    def here(self, keys: Iterable[str]) -> set[str]:
+        """Of these keys, those that are stored."""
+        wanted = list(dict.fromkeys(keys))
+        return set(self._now.table("pictures").find("key", wanted, ["key"])["key"].to_pylist()) if wanted else set()
 
-    def failed(self, stats: Mapping[str, Stat]) -> set[str]:
-        """The uris whose standing failure was with a file of this very size and mtime."""
-        standing = ((uri, stat, self.fault(uri)) for uri, stat in stats.items())
-        return {uri for uri, stat, fault in standing if fault and stat == fault.stat and stat != UNKNOWN}
+    def resolve(self, name: str) -> str:
+        """The one key meant by a key, a uri, a prefix of at least 6 digits, or the end of a path.
 
-    def is_news(self, source: Source) -> bool:
-        """Whether a source says something new: a place, a stat, a return to old bytes, or a success after a
-        failure.
+        Raises StoreError that names the nearest, or the candidates when there are several.
         """
-        known = self._seen.get(source.uri, {}).get(source.key)
-        if known is None or self.keys_of(source.uri)[0] != source.key or self.fault(source.uri):
-            return True
-        return source.stat not in (known.stat, UNKNOWN)
+        if KEY.fullmatch(name) and self.here([name]):
+            return name
+        meant = self.sources([name]).get(name)
+        if meant and self.here([meant.key]):
+            return meant.key
+        found: dict[str, str] = {}
+        if PREFIX.fullmatch(name):
+            found = {key: key[: max(12, len(name) + 2)] for key in self._starting(name)}
+        if not found and last_part(name):
+            found = self._ending(name)
+        if len(found) == 1:
+            return next(iter(found))
+        if found:
+            shown = ", ".join(sorted(found.values())[:4])
+            raise StoreError(f"{name!r} means {len(found)} images ({shown}); give more of the key or path")
+        raise StoreError(f"the store has no image {name!r}; {self._closest(name)}")
 
+    def _starting(self, prefix: str) -> list[str]:
+        table = self._now.table("pictures")
+        keys: list[str] = table.where(f"key >= '{prefix}' AND key < '{prefix}g'", ["key"], limit=5)["key"].to_pylist()
+        return keys
 
-@dataclass(frozen=True)
-class Batch:
-    """What one put adds: records, sources and faults that the store does not have yet."""
+    def _ending(self, name: str) -> dict[str, str]:
+        """key -> uri, of the pictures at paths that end so."""
+        wanted = f"name = {quoted(last_part(name))} AND ends_with(uri, {quoted('/' + name)})"
+        found = {one.key: one.uri for one in sources_of(self._sources.where(wanted, SOURCE_COLUMNS, limit=LIKELY))}
+        return {key: found[key] for key in self.here(found)}
 
-    records: list[Record] = field(default_factory=list)
-    sources: list[Source] = field(default_factory=list)
-    faults: list[Fault] = field(default_factory=list)
-
-    def __bool__(self) -> bool:
-        return bool(self.records or self.sources or self.faults)
-
-
-@dataclass(frozen=True)
-class Additions:
-    """The arguments of one put."""
-
-    records: Sequence[Record]
-    failures: Sequence[Failure]
-    uris: Mapping[str, str]
-    stats: Mapping[str, Stat]
-
-
-def plan(added: Additions, keys: Container[str], ledger: Ledger, commit: int) -> Batch:
-    """Keep what is new.
-
-    Raises StoreError for a further uri of a key that is neither stored nor in this batch.
-    """
-    fresh: dict[str, Record] = {}
-    places: list[tuple[str, str]] = []
-    for record in added.records:
-        if record.key not in keys:
-            fresh.setdefault(record.key, record)
-        places += [(uri, record.key) for uri in record.uris]
-    for uri, key in added.uris.items():
-        if key not in keys and key not in fresh:
-            raise StoreError(
-                f"{uri!r} cannot be noted for key {key[:12]!r}, which is not stored; put its record first"
-            )
-        places.append((uri, key))
-    sources = [Source(uri, key, added.stats.get(uri, UNKNOWN), commit) for uri, key in dict.fromkeys(places)]
-    faults = {
-        one.uri: Fault(one.uri, one.reason, one.message, added.stats.get(one.uri, UNKNOWN), commit)
-        for one in added.failures
-    }
-    return Batch(
-        list(fresh.values()),
-        [source for source in sources if ledger.is_news(source)],
-        [fault for fault in faults.values() if not same_fault(ledger.fault(fault.uri), fault)],
-    )
-
-
-def same_fault(known: Fault | None, new: Fault) -> bool:
-    return known is not None and known[:4] == new[:4]
-
-
-def check_records(
-    records: Sequence[Record], space: str, levels: Sequence[str], has_table: Callable[[str], bool]
-) -> None:
-    """Raise StoreError for a record that does not belong in a store of this space, these levels and these
-    tables.
-    """
-    for record in records:
-        packet = record.packet
-        if not KEY.fullmatch(record.key):
-            raise StoreError(f"a key is 64 lower-case hex digits, got {record.key!r}")
-        if packet.space != space:
-            raise StoreError(
-                f"the store holds space {space!r} and the record {record.key[:12]} is of {packet.space!r}; "
-                "use a store of its own for each space"
-            )
-        for level in packet.streams:
-            if level not in levels:
-                raise StoreError(
-                    f"record {record.key[:12]} has a level {level!r} that the store was not made for; "
-                    f"{nearest(level, levels)}"
-                )
-        if packet.tables and not has_table(packet.tables):
-            raise StoreError(
-                f"record {record.key[:12]} needs the tables {packet.tables[:12]!r}, which the store does "
-                "not hold; call put_table first"
-            )
-
-
-def resolve(name: str, keys: Mapping[str, object], ledger: Ledger) -> str:
-    """The one key meant by a key, a prefix of at least 6 hex digits, a uri, or the end of a path.
-
-    Raises StoreError that names the nearest, or the candidates when there are several.
-    """
-    if name in keys:
-        return name
-    for key in ledger.keys_of(name):
-        if key in keys:
-            return key
-    found = {key for key in keys if key.startswith(name)} if PREFIX.fullmatch(name) else set()
-    if not found and name:
-        ends = [uri for uri in ledger.all_uris() if uri.endswith("/" + name)]
-        found = {key for uri in ends for key in ledger.keys_of(uri)[:1] if key in keys}
-    if len(found) == 1:
-        return found.pop()
-    if found:
-        shown = ", ".join(sorted(key[: max(12, len(name) + 2)] for key in found)[:4])
-        raise StoreError(f"{name!r} means {len(found)} images ({shown}); give more of the key or path")
-    raise StoreError(f"the store has no image {name!r}; {closest(name, keys, ledger)}")
-
-
-def closest(name: str, keys: Mapping[str, object], ledger: Ledger) -> str:
-    """The nearest key or uri, or how many images there are. Looks only at likely names: a store can hold
-    millions.
-    """
-    if not keys:
-        return "the store is empty"
-    last = name.rsplit("/", 1)[-1]
-    likely = [key for key in keys if key[:4] == name[:4]]
-    for uri in ledger.all_uris():
-        if last and uri.rsplit("/", 1)[-1][:2].lower() == last[:2].lower():
-            likely.append(uri)
-            if len(likely) >= 1000:
-                break
-    hint = nearest(name, likely) if likely else ""
-    return (
-        hint
-        if hint.startswith("did you mean")
-        else f"there are {len(keys)} images, for example {next(iter(keys))[:12]}"
-    )
+    def _closest(self, name: str) -> str:
+        """The nearest key or uri, or how many images there are. Looks only at likely names."""
+        total = self._now.commit.rows["pictures"]
+        if not total:
+            return "the store is empty"
+        last = last_part(name)
+        likely = self._starting(name[:4]) if all(digit in "0123456789abcdef" for digit in name[:4]) else []
+        if last:
+            start = last[:2]
+            after = start[:-1] + chr(min(ord(start[-1]) + 1, 0x10FFFF))
+            wanted = f"name >= {quoted(start)} AND name < {quoted(after)}"
+            likely += self._sources.where(wanted, ["uri"], limit=LIKELY)["uri"].to_pylist()
+        hint = nearest(name, likely) if likely else ""
+        if hint.startswith("did you mean"):
+            return hint
+        first = self._now.table("pictures").where("true", ["key"], limit=1)["key"].to_pylist()
+        return f"there are {total} images, for example {first[0][:12]}" if first else f"there are {total} images"

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from chiasm.errors import StoreError, nearest
-from chiasm.store.files import guarded, require_space, sync_folder, write_durably
+from chiasm.store.local.files import guarded, require_space, sync_folder, write_durably
 
 HASH = re.compile(r"[0-9a-f]{16,64}")
 

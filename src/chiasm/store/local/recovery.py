@@ -1,26 +1,23 @@
 """Finding the newest sound commit when a store opens, and moving what is beyond it aside.
 
-A commit is sound when its file reads, every file that it added has the committed size and CRC, and Lance
-opens each dataset at its version with its row count. Only the newest commit is ever suspected, so opening
-reads one batch.
+A commit is sound when its file reads, every file that it added has the committed size and CRC, and Lance opens each
+table that it touched at its version with its row count. Only the newest commit is ever suspected, so opening reads
+what one commit added.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import lance
-import pyarrow as pa
 
+from chiasm.contracts import Space
 from chiasm.errors import StoreError
-from chiasm.store import datasets
-from chiasm.store.files import flaw, guarded, set_aside
-from chiasm.store.journal import Commit, commit_path, numbers, read_commit, write_commit
-
-
-class StoreWarning(UserWarning):
-    """Something in the store was damaged; it was set aside and the store goes on without it."""
+from chiasm.store.levels import described
+from chiasm.store.local import datasets
+from chiasm.store.local.files import flaw, guarded, set_aside
+from chiasm.store.local.journal import FIXED, Commit, commit_path, numbers, read_commit, write_commit
+from chiasm.store.local.opening import SCHEMAS
 
 
 def newest_sound(root: Path) -> tuple[Commit | None, list[str]]:
@@ -53,8 +50,10 @@ def fault(root: Path, commit: Commit) -> str | None:
         problem = flaw(root, wanted)
         if problem is not None:
             return problem
+    touched = [name for name in commit.versions if any(one.path.startswith(f"{name}/") for one in commit.marks)]
     try:
-        for name, version in commit.versions.items():
+        for name in {*touched, "pictures"}:
+            version = commit.versions[name]
             with guarded(f"opening {name} at version {version}", root):
                 rows = datasets.open_version(root / name, version).count_rows()
             if rows != commit.rows[name]:
@@ -64,7 +63,7 @@ def fault(root: Path, commit: Commit) -> str | None:
     return None
 
 
-def recover(root: Path, schemas: Mapping[str, pa.Schema], writing: bool) -> tuple[Commit, str | None]:
+def recover(root: Path, writing: bool) -> tuple[Commit, str | None]:
     """The commit to go on from, and what to warn of when a torn one was passed over.
 
     writing: also move everything beyond that commit to quarantine/, so that Lance's next version follows it.
@@ -72,29 +71,26 @@ def recover(root: Path, schemas: Mapping[str, pa.Schema], writing: bool) -> tupl
     commit, torn = newest_sound(root)
     if commit is None:
         torn.append("commits/ has no sound commit, so the newest versions that open were taken")
-        commit = salvage(root, schemas, writing)
+        commit = salvage(root, writing)
+    folder = None
     if writing:
-        beyond = beyond_commit(root, commit)
         label = "torn" if torn else "unfinished"
-        folder = set_aside(root, beyond, f"{label}-commit-{commit.number + 1}")
+        folder = set_aside(root, beyond_commit(root, commit), f"{label}-commit-{commit.number + 1}")
         if folder and not torn:
             torn.append(f"commit {commit.number + 1} is unfinished (its writer was stopped within it)")
-        if read_commit_or_none(root, commit.number) != commit:
+        if not commit_path(root, commit.number).exists() or read_commit(root, commit.number) != commit:
+            (root / "commits").mkdir(exist_ok=True)
             write_commit(root, commit)
     if not torn:
         return commit, None
     rows = ", ".join(f"{count} rows in {name}" for name, count in commit.rows.items())
-    aside = f"; what it added is in {folder}" if writing and folder else ""
+    aside = f"; what it added is in {folder}" if folder else ""
     opened = f"Opened commit {commit.number} ({rows}){aside}. Encode the last images again."
     return commit, f"{root}: {'; '.join(torn)}. {opened}"
 
 
-def read_commit_or_none(root: Path, number: int) -> Commit | None:
-    return read_commit(root, number) if commit_path(root, number).exists() else None
-
-
 def beyond_commit(root: Path, commit: Commit) -> list[Path]:
-    """Every journal entry, manifest and file added after `commit`."""
+    """Every journal entry, manifest, file and table added after `commit`."""
     beyond = []
     for number in numbers(root):
         if number > commit.number:
@@ -104,17 +100,28 @@ def beyond_commit(root: Path, commit: Commit) -> list[Path]:
     for name, version in commit.versions.items():
         newer = [later for later in datasets.versions(root / name) if later > version]
         beyond += [datasets.manifest_path(root / name, later) for later in newer]
+    waiting = {one.path for one in commit.retired}
+    for folder in level_folders(root):
+        if folder not in commit.versions and folder not in waiting:
+            beyond = [path for path in beyond if root / folder not in path.parents] + [root / folder]
     return list(dict.fromkeys(beyond))
 
 
-def salvage(root: Path, schemas: Mapping[str, pa.Schema], writing: bool) -> Commit:
-    """A commit made of the newest version of each dataset that opens, when the journal has no sound one.
+def level_folders(root: Path) -> list[str]:
+    """The tables of levels on disk, those that are removed but not yet deleted too."""
+    return sorted(f"levels/{path.name}" for path in (root / "levels").glob("*"))
 
-    A dataset of which no version opens starts empty if nothing was ever committed to it (its first version is
-    its only one); otherwise a person must look, so it is a StoreError.
+
+def salvage(root: Path, writing: bool) -> Commit:
+    """A commit made of the newest version of each table that opens, when the journal has no sound one.
+
+    A table of which no version opens starts empty if nothing was ever committed to it (it has no data); otherwise a
+    person must look, so it is a StoreError.
     """
-    found, rows = {}, {}
-    for name, schema in schemas.items():
+    versions, rows = {}, {}
+    spaces: dict[str, Space] = {}
+    levels: dict[str, tuple[str, str]] = {}
+    for name in (*FIXED, *level_folders(root)):
         dataset = newest_readable(root / name)
         if dataset is None:
             if not writing or (root / name / "data").is_dir():
@@ -123,9 +130,16 @@ def salvage(root: Path, schemas: Mapping[str, pa.Schema], writing: bool) -> Comm
                     "or open with mode 'w' if the store is new and empty"
                 )
             set_aside(root, [root / name], "unreadable")
-            dataset = datasets.create(root / name, schema)
-        found[name], rows[name] = dataset.version, dataset.count_rows()
-    return Commit(max(numbers(root), default=0) + 1, found, rows, ())
+            if name not in FIXED:
+                continue
+            dataset = datasets.create(root / name, SCHEMAS[name]).dataset
+        if name not in FIXED:
+            space, level = described(dataset.schema)
+            known = spaces.get(space.name, Space(space.name, (), space.grid))
+            spaces[space.name] = Space(space.name, (*known.levels, level), space.grid)
+            levels[name] = (space.name, level.name)
+        versions[name], rows[name] = dataset.version, dataset.count_rows()
+    return Commit(max(numbers(root), default=0) + 1, versions, rows, spaces, levels)
 
 
 def newest_readable(folder: Path) -> lance.LanceDataset | None:
@@ -134,16 +148,11 @@ def newest_readable(folder: Path) -> lance.LanceDataset | None:
             with guarded(f"opening version {version}", folder):
                 dataset = datasets.open_version(folder, version)
                 sizes = {
-                    file.path: file.file_size_bytes
-                    for part in dataset.get_fragments()
-                    for file in part.data_files()
+                    file.path: file.file_size_bytes for part in dataset.get_fragments() for file in part.data_files()
                 }
         except StoreError:
             continue
         paths = {folder / "data" / name: size for name, size in sizes.items()}
-        if all(
-            path.is_file() and path.stat().st_size == (size or path.stat().st_size)
-            for path, size in paths.items()
-        ):
+        if all(path.is_file() and path.stat().st_size == (size or path.stat().st_size) for path, size in paths.items()):
             return dataset
     return None

@@ -1,0 +1,202 @@
+"""What one put changes: rows to append to, and to take out of, each table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import lance
+import pyarrow as pa
+
+from chiasm.contracts import Failure, Record, Space, Stat, Stored
+from chiasm.errors import StoreError, nearest
+from chiasm.store import levels
+from chiasm.store.ledger import Ledger
+from chiasm.store.local import datasets
+from chiasm.store.local.codec_tables import Tables
+from chiasm.store.local.commits import Change
+from chiasm.store.local.datasets import Changed
+from chiasm.store.local.journal import Commit
+from chiasm.store.local.tables import Snapshot
+from chiasm.store.rows import UNKNOWN, Fault, Source, fault_table, picture_rows, source_table
+
+
+@dataclass(frozen=True)
+class Additions:
+    """The arguments of one put."""
+
+    records: Sequence[Record]
+    failures: Sequence[Failure] = ()
+    uris: Mapping[str, str] = field(default_factory=dict)
+    stats: Mapping[str, Stat] = field(default_factory=dict)
+    replace: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Changes, in the order in which they are made, and the commit with the tables that they need. images: how many
+    pictures are new or gain a level; size: bytes of their levels.
+    """
+
+    changes: Mapping[str, Change]
+    frame: Commit
+    images: int
+    size: int
+
+
+def check_records(records: Sequence[Record], spaces: Mapping[str, Space], tables: Tables) -> None:
+    """Raise StoreError for a level of a space that was not declared, or of tables that are not stored."""
+    needed: dict[str, str] = {}
+    for record in records:
+        for name, stored in record.spaces.items():
+            if name not in spaces:
+                raise StoreError(
+                    f"record {record.key[:12]} is of space {name!r}, which the store does not know; call declare first "
+                    f"({nearest(name, spaces)})"
+                )
+            for level, one in stored.items():
+                if level not in spaces[name].names:
+                    raise StoreError(
+                        f"record {record.key[:12]} has a level {level!r}, which space {name!r} does not have; "
+                        f"{nearest(level, spaces[name].names)}"
+                    )
+                needed[one.coded.tables] = record.key
+    for hashed, key in needed.items():
+        if hashed and hashed not in tables:
+            raise StoreError(
+                f"record {key[:12]} needs the tables {hashed[:12]!r}, which the store does not hold; call put_table first"
+            )
+
+
+def plan(added: Additions, now: Snapshot) -> Plan:
+    """What is new. Raises StoreError for a uri of a key that is neither stored nor in this put."""
+    number = now.commit.number + 1
+    ledger = Ledger(now)
+    fresh = united(added.records)
+    here = ledger.here([*fresh, *added.uris.values()])
+    changes, frame, size, touched = level_changes(added, now, fresh, here)
+    changes |= source_changes(added, ledger, now, number, here | fresh.keys())
+    new = [record for key, record in fresh.items() if key not in here]
+    if new:
+        rows = picture_rows(new, now.table("pictures").dataset.schema)
+        changes["pictures"] = changing((), rows)
+        touched |= {record.key for record in new}
+    return Plan(changes, frame, len(touched), size)
+
+
+def united(records: Sequence[Record]) -> dict[str, Record]:
+    """key -> record; the levels of records of one key come together, the first of each level stays."""
+    fresh: dict[str, Record] = {}
+    for record in records:
+        known = fresh.get(record.key)
+        if known:
+            spaces = {name: {**record.spaces.get(name, {}), **known.spaces.get(name, {})} for name in {*record.spaces, *known.spaces}}
+            record = replace(known, spaces=spaces)  # noqa: PLW2901
+        fresh[record.key] = record
+    return fresh
+
+
+def level_changes(
+    added: Additions, now: Snapshot, fresh: Mapping[str, Record], here: set[str]
+) -> tuple[dict[str, Change], Commit, int, set[str]]:
+    """For each table of a level that gains rows: the change. Also the commit that names new tables, the bytes, and the
+    keys that gain a level.
+    """
+    rows: dict[tuple[str, str], list[tuple[str, Stored]]] = {}
+    for key, record in fresh.items():
+        for space, stored in record.spaces.items():
+            for level, one in stored.items():
+                rows.setdefault((space, level), []).append((key, one))
+    changes: dict[str, Change] = {}
+    frame, size, touched = now.commit, 0, set[str]()
+    for (space, name), some in rows.items():
+        table = now.level(space, name)
+        old: list[int] = []
+        keep = some
+        known = [key for key, _ in some if key in here]
+        if table and known:
+            found = table.find("key", known, ["key"], row_ids=True)
+            if added.replace:
+                old = found["_rowid"].to_pylist()
+            else:
+                there = set(found["key"].to_pylist())
+                keep = [one for one in some if one[0] not in there]
+        if not keep:
+            continue
+        level = frame.spaces[space].level(name)
+        schema = table.dataset.schema if table else levels.level_schema(frame.spaces[space], level, keep[0][1].coded.data)
+        folder = table.name if table else new_folder(now, space, name)
+        if not table:
+            frame = replace(frame, levels={**frame.levels, folder: (space, name)})
+        changes[folder] = changing(old, levels.level_rows(keep, level, schema), now, folder)
+        size += sum(len(one.coded.data) for _, one in keep)
+        touched |= {key for key, _ in keep}
+    return changes, frame, size, touched
+
+
+def new_folder(now: Snapshot, space: str, level: str) -> str:
+    """A folder for a new table: one that is not there yet, since that of a removed level may wait for its removal."""
+    name = levels.folder_name(space, level)
+    number = 1
+    while (now.root / (folder := name if number == 1 else f"{name}_{number}")).exists():
+        number += 1
+    return folder
+
+
+def changing(old: Sequence[int], rows: pa.Table | None, now: Snapshot | None = None, folder: str = "") -> Change:
+    """Take the rows with these row ids out, and add others; a table that is not there is made."""
+
+    def change(dataset: lance.LanceDataset | None) -> Changed:
+        if dataset is None:
+            assert now is not None
+            assert rows is not None
+            done = datasets.create(now.root / folder, rows.schema)
+        else:
+            done = Changed(dataset)
+        if old:
+            done = done.then(datasets.delete_rows(done.dataset, old))
+        return done.then(datasets.append(done.dataset, rows)) if rows is not None and rows.num_rows else done
+
+    return change
+
+
+def source_changes(
+    added: Additions, ledger: Ledger, now: Snapshot, number: int, keys: set[str]
+) -> dict[str, Change]:
+    """What is new about uris: a place, a file's size and mtime, other bytes, a failure, a success after a failure."""
+    sources: dict[str, Source] = {}
+    for record in added.records:
+        for uri in record.uris:
+            sources[uri] = Source(uri, record.key, added.stats.get(uri, UNKNOWN), number)
+    for uri, key in added.uris.items():
+        if key not in keys:
+            raise StoreError(f"{uri!r} cannot be noted for key {key[:12]!r}, which is not stored; put its record first")
+        sources[uri] = Source(uri, key, added.stats.get(uri, UNKNOWN), number)
+    faults = {
+        one.uri: Fault(one.uri, one.reason, one.message, added.stats.get(one.uri, UNKNOWN), number)
+        for one in added.failures
+        if one.uri not in sources
+    }
+    changes: dict[str, Change] = {}
+    known = ledger.sources(list(sources)) if sources else {}
+    standing = ledger.faults([*sources, *faults]) if sources or faults else {}
+    news = [one for one in sources.values() if is_news(one, known.get(one.uri), standing.get(one.uri))]
+    worse = [one for one in faults.values() if one.uri not in standing or standing[one.uri][:4] != one[:4]]
+    if news:
+        old = row_ids(now, "sources", [one.uri for one in news if one.uri in known])
+        changes["sources"] = changing(old, source_table(news))
+    over = [one.uri for one in news if one.uri in standing] + [one.uri for one in worse if one.uri in standing]
+    if worse or over:
+        changes["errors"] = changing(row_ids(now, "errors", over), fault_table(worse) if worse else None)
+    return changes
+
+
+def is_news(source: Source, known: Source | None, fault: Fault | None) -> bool:
+    if known is None or fault is not None or known.key != source.key:
+        return True
+    return source.stat not in (known.stat, UNKNOWN)
+
+
+def row_ids(now: Snapshot, table: str, uris: Sequence[str]) -> list[int]:
+    ids: list[int] = now.table(table).find("uri", uris, ["uri"], row_ids=True)["_rowid"].to_pylist() if uris else []
+    return ids
