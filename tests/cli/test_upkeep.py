@@ -95,7 +95,7 @@ def test_pictures_and_levels_are_removed_when_they_are_named(call, mine, photos)
     assert call("inspect", mine, "--json").summary["images"] == 2
     assert call("remove", mine, "--space", "ns-1", "--level", "detail", "--json").code == 0
     with open_store(mine) as opened:
-        assert set(opened.stats().spaces["ns-1"]) == {"context"}
+        assert set(opened.stats().levels["ns-1"]) == {"context"}
     assert call("compact", mine, "--json").summary["freed"] > 0
     assert call("verify", mine).code == 0
     assert call("encode", photos, "--store", mine, "--json").summary["stored"] == 3

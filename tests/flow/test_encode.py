@@ -54,7 +54,7 @@ def test_a_mixed_folder_is_counted_stored_and_its_failures_are_in_the_errors_tab
     assert failures == {"broken.png": "truncated", "empty.jpg": "empty", "letter.png": "not-an-image"}
     assert len(writer.keys()) == len(set(writer.keys())) == 3
     stats = writer.store.stats()
-    assert {name: level.bytes for name, level in stats.spaces["ns-1"].items()} == dict(summary.level_bytes)
+    assert {name: level.bytes for name, level in stats.levels["ns-1"].items()} == dict(summary.level_bytes)
     assert stats.source_bytes == summary.source_bytes > 0
 
 

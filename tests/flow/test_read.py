@@ -133,7 +133,7 @@ def test_a_store_of_context_has_no_byte_of_detail_and_says_so(writer, save):
     summary = writer.encode([save("a.png")], workers=0, levels=("context",))
     key = writer.keys()[0]
     assert set(summary.level_bytes) == {"context"}
-    assert "detail" not in writer.store.stats().spaces["ns-1"]
+    assert "detail" not in writer.store.stats().levels["ns-1"]
     assert set(writer.features(key)) == {"context"}
     assert writer.reconstruct(key).shape == (36, 44, 3)
     for verb in (writer.features, writer.reconstruct):

@@ -16,7 +16,7 @@ from chiasm.cli.terminal import Terminal, columns, size_words
 from chiasm.errors import PacketError
 
 if TYPE_CHECKING:
-    from chiasm.contracts import Failure, Record
+    from chiasm.contracts import Failure, Record, Space
     from chiasm.store import LanceStore, StoreStats, VerifyReport
 
 SHOWN = 20  # failures that a person is shown; --json has all
@@ -24,14 +24,15 @@ SHOWN = 20  # failures that a person is shown; --json has all
 
 @click.command()
 @click.argument("path", metavar="STORE_OR_CHM", type=click.Path(exists=True, path_type=Path))
-@click.option("--images", "listed", is_flag=True, help="Also list every image: key, size, source.")
+@click.option("--images", "listed", is_flag=True, help="Also list every image: key, size, source, levels.")
+@options.where
 @options.common
 @options.pass_terminal
-def inspect(terminal: Terminal, path: Path, listed: bool) -> None:
+def inspect(terminal: Terminal, path: Path, listed: bool, where: str) -> None:
     """Say what a store or a packet file holds.
 
-    Of a store: images, bytes per level, bits per pixel, space, provenance, and what failed and why. Of a packet
-    (.chm): its header.
+    Of a store: images, spaces, levels with their bytes, encoders and codecs, columns, and what failed and why. Of a
+    packet (.chm): its header. --where is of --images.
     """
     if path.is_file():
         _inspect_packet(terminal, path)
@@ -40,46 +41,47 @@ def inspect(terminal: Terminal, path: Path, listed: bool) -> None:
 
     with open_store(path) as store:
         if listed:
-            _list_images(terminal, store)
+            _list_images(terminal, store, where)
         failures = store.failures()
         for failure in failures:
             terminal.event("failure", asdict(failure))
-        stats = store.stats()
+        stats, spaces = store.stats(), store.spaces()
         facts = asdict(stats) | {"bits_per_pixel": stats.bits_per_pixel}
-        terminal.event("summary", {"store": path, "space": store.space, "levels": store.levels, **facts})
-        terminal.show(_store_page(path, store.space, stats))
+        terminal.event("summary", {"store": path, "spaces": {name: asdict(x) for name, x in spaces.items()}, **facts})
+        terminal.show(_store_page(path, spaces, stats))
         terminal.show(_failure_page(failures))
 
 
-def _list_images(terminal: Terminal, store: LanceStore) -> None:
-    for record in store.scan(()):
-        height, width = record.packet.size
-        facts = {"key": record.key, "height": height, "width": width, "quality": record.packet.quality}
-        sensor = asdict(record.sensor) if record.sensor else None
-        terminal.event("image", {**facts, "source_bytes": record.source_bytes, "uris": record.uris, "sensor": sensor})
-        camera = f"  {record.sensor}" if record.sensor else ""
-        terminal.show(f"{record.key[:12]}  {height} x {width}  {', '.join(record.uris)}{camera}")
+def _list_images(terminal: Terminal, store: LanceStore, where: str) -> None:
+    for record in store.scan({}, where):
+        height, width = record.size
+        made = {space: store.made([record.key], space).get(record.key, {}) for space in store.spaces()}
+        levels = {space: {name: codec for name, (_, codec) in found.items()} for space, found in made.items() if found}
+        facts = {"key": record.key, "height": height, "width": width, "source_bytes": record.source_bytes}
+        told = {"uris": record.uris, "levels": levels, "capture": asdict(record.capture), "columns": record.columns}
+        terminal.event("image", facts | told)
+        words = [f"{space} {'+'.join(names)}" for space, names in levels.items()]
+        words += [str(record.capture.sensor)] if record.capture.sensor else []
+        words += [f"{name}={value}" for name, value in record.columns.items() if value is not None]
+        terminal.show("  ".join([record.key[:12], f"{height} x {width}", ", ".join(record.uris), *words]))
 
 
-def _store_page(path: Path, space: str, stats: StoreStats) -> str:
+def _store_page(path: Path, spaces: Mapping[str, Space], stats: StoreStats) -> str:
     rows: list[tuple[object, ...]] = [
         ("store", path),
         ("images", f"{stats.images} from {stats.sources} files of {size_words(stats.source_bytes)}"),
-        ("space", space),
     ]
-    bpp = stats.bits_per_pixel
-    for level, size in stats.level_bytes.items():
-        rows.append((f"level {level}", f"{size_words(size)}, {bpp[level]:.3f} bits per pixel"))
-    total = sum(stats.level_bytes.values())
-    rows.append(("together", f"{size_words(total)}, {sum(bpp.values()):.3f} bits per pixel"))
-    groups = (
-        ("encoder", stats.feature_ids),
-        ("codec", stats.codec_ids),
-        ("tables", stats.tables),
-        ("camera", stats.sensors),
-    )
-    for title, counts in groups:
-        rows += [(title, f"{name} ({count} images)") for name, count in counts.items()]
+    for name, levels in stats.levels.items():
+        rows.append(("space", f"{name}, grid {spaces[name].grid}"))
+        for level, found in levels.items():
+            facts = spaces[name].level(level)
+            shape = f"{facts.channels} x H/{facts.stride} x W/{facts.stride}" if facts.stride else f"{facts.channels}"
+            bpp = f"{stats.bits_per_pixel[name][level]:.3f} bits per pixel"
+            rows.append((f"  {level}", f"{shape}, {found.rows} images, {size_words(found.bytes)}, {bpp}"))
+            rows += [("", f"  by {one} ({count})") for one, count in found.encoders.items()]
+            rows += [("", f"  in {one} ({count})") for one, count in found.codecs.items()]
+    rows += [("camera", f"{name} ({count} images)") for name, count in stats.sensors.items()]
+    rows += [("column", f"{name} ({kind})") for name, kind in stats.columns.items()]
     return columns(rows)
 
 
@@ -100,10 +102,10 @@ def _named(failure: Failure) -> str:
 
 
 def _inspect_packet(terminal: Terminal, path: Path) -> None:
-    from chiasm.flow.pipeline import inspect_packet
+    from chiasm.codecs.packet import describe
 
     try:
-        header: Mapping[str, object] = inspect_packet(path.read_bytes())
+        header: Mapping[str, object] = describe(path.read_bytes())
     except PacketError as error:
         raise PacketError(f"{path}: {error}") from error
     terminal.event("summary", {"packet": path, **header})
@@ -161,7 +163,7 @@ def _report(terminal: Terminal, store: Path, report: VerifyReport) -> None:
         "damaged": len(report.bad),
         "doubled": len(report.duplicates),
         "lost": len(report.lost),
-        "unreadable fragments": len(report.unreadable),
+        "unreadable data files": sum(report.unreadable.values()),
         "damaged tables": len(report.tables),
         "orphaned files (harmless)": len(report.orphans),
     }

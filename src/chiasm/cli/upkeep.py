@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -64,6 +65,7 @@ def remove(
     NAMES are keys, first digits of keys, or paths. The sources themselves are never touched. Space on the disk is freed
     by `chiasm compact`.
     """
+    from chiasm.flow.read import Reader
     from chiasm.store import open_store
 
     if bool(space) != bool(level):
@@ -72,9 +74,7 @@ def remove(
         raise click.UsageError("expected one of: NAMES, --where, or --space with --level")
     with open_store(store, "r" if dry_run else "w", 0.0 if dry_run else wait) as opened:
         if level:
-            count = opened.stats().spaces[space][level].rows if space in opened.stats().spaces else 0
-            if not dry_run:
-                opened.remove_level(space, level)
+            count = Reader(opened).rows(space, level) if dry_run else opened.remove_level(space, level)
             what = f"level {level} of {space}, of {count} pictures"
         else:
             keys = [opened.get(name, {}).key for name in names] or opened.keys(where)
@@ -96,7 +96,7 @@ def merge(terminal: Terminal, store: Path, other: Path, wait: float) -> None:
     from chiasm.store import open_store
 
     with open_store(store, "w", wait) as opened, open_store(other) as source:
-        counts = opened.merge(source)
+        counts = asdict(opened.merge(source))
     terminal.event("summary", {"store": store, "other": other, **counts})
     terminal.show(", ".join(f"{count} {name}" for name, count in counts.items()))
 

@@ -225,6 +225,7 @@ class Ingest:
             if key not in todo or shot is not unique[key]:
                 self.pending.uris[shot.uri] = key
                 self._later(shot.uri, "known", shot.source_bytes)
+                self._commit_when_due()
 
     def _keep(self, key: str, shot: Shot, seen: Seen, missing: tuple[str, ...]) -> None:
         choices = {name: self.plan.choices[name] for name in missing}

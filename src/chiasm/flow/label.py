@@ -39,9 +39,9 @@ def label_from_csv(store: LanceStore, file: Path) -> LabelReport:
     if named_by is None or not columns:
         found = ", ".join(table.column_names)
         raise ConfigError(f"{file}: expected a column called key or uri, and others, got {found}; rename one")
-    keys, rows, unknown = [], [], dict[str, str]()
-    seen: dict[str, str] = {}
-    for index, name in enumerate(map(str, table[named_by].to_pylist())):
+    rows, unknown, seen = dict[str, dict[str, object]](), dict[str, str](), dict[str, str]()
+    values = table.select(columns).to_pylist()
+    for name, row in zip(map(str, table[named_by].to_pylist()), values, strict=True):
         try:
             key = store.get(name, {}).key
         except StoreError as error:
@@ -50,14 +50,13 @@ def label_from_csv(store: LanceStore, file: Path) -> LabelReport:
         if key in seen:
             raise ConfigError(f"{file}: {name!r} and {seen[key]!r} are the same picture; keep one line for each")
         seen[key] = name
-        keys.append(key)
-        rows.append(index)
-    if not keys:
+        rows[key] = row
+    if not rows:
         raise ConfigError(
             f"{file}: none of its {table.num_rows} lines names a stored picture; {_example(store, unknown)}"
         )
-    store.label(keys, table.select(columns).take(rows))
-    return LabelReport(len(keys), columns, unknown)
+    store.label({name: table.schema.field(name).type for name in columns}, rows)
+    return LabelReport(len(rows), columns, unknown)
 
 
 def _example(store: LanceStore, unknown: Mapping[str, str]) -> str:

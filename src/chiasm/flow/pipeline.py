@@ -379,7 +379,6 @@ class Pipeline:
         return Redraw(self.drawing, eye.pixels)
 
 
-
 def encode(
     paths: Sequence[str | Path],
     store: str | Path,

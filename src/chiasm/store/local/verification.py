@@ -17,7 +17,7 @@ from chiasm.contracts import Record
 from chiasm.errors import StoreError
 from chiasm.store import reading
 from chiasm.store.ledger import Ledger
-from chiasm.store.levels import READ, coded_of, data_column, data_of, stored_of
+from chiasm.store.levels import READ, data_column, data_of, stored_of
 from chiasm.store.local import commits, datasets
 from chiasm.store.local.codec_tables import Tables
 from chiasm.store.local.commits import Change
@@ -26,7 +26,17 @@ from chiasm.store.local.files import guarded, quarantine_folder, read_whole, set
 from chiasm.store.local.tables import Snapshot, Table
 from chiasm.store.names import KEY
 from chiasm.store.reports import VerifyReport, level_stats
-from chiasm.store.rows import SOURCE_COLUMNS, UNKNOWN, Fault, Row, fault_table, picture_columns, picture_of, sources_of, user_columns
+from chiasm.store.rows import (
+    SOURCE_COLUMNS,
+    UNKNOWN,
+    Fault,
+    Row,
+    fault_table,
+    picture_columns,
+    picture_of,
+    sources_of,
+    user_columns,
+)
 
 Check = Callable[[Record], str | None]
 Judge = Callable[[Row], str | None]
