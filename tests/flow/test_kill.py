@@ -17,7 +17,7 @@ def test_a_run_killed_in_the_middle_is_completed_by_the_next_without_duplicates(
         save(f"{number:02}.png", 12, 16, seed=number)
     folder = store.parent / "photos"
     script = Path(__file__).with_name("killed.py")
-    died = subprocess.run([sys.executable, script, folder, store, "50"], check=False, capture_output=True)
+    died = subprocess.run([sys.executable, script, folder, store, "30"], check=False, capture_output=True)
     assert died.returncode == -signal.SIGKILL, died.stderr.decode()
     with Pipeline.load("test-space", store=store) as reader:
         committed = reader.keys()

@@ -133,7 +133,7 @@ def test_a_store_of_context_has_no_byte_of_detail_and_says_so(writer, save):
     summary = writer.encode([save("a.png")], workers=0, levels=("context",))
     key = writer.keys()[0]
     assert set(summary.level_bytes) == {"context"}
-    assert "detail" not in writer.store.stats().levels["ns-1"]
+    assert writer.store.stats().levels["ns-1"]["detail"].rows == 0
     assert set(writer.features(key)) == {"context"}
     assert writer.reconstruct(key).shape == (36, 44, 3)
     for verb in (writer.features, writer.reconstruct):
@@ -195,7 +195,7 @@ def test_tables_embedded_in_a_packet_file_or_held_by_a_store_serve_where_the_pac
     assert {coded.tables for coded in packet.levels.values()} == {other.tables} != {shipped.tables}
     with pytest.raises(PacketError, match="needs the tables"):
         plain.unpack(packets.write(packet))
-    assert np.array_equal(plain.unpack(packets.write(packet, {other.tables: other.data})), wanted)
+    assert np.array_equal(plain.unpack(packets.write(packet, {other.tables: other.fitted.data})), wanted)
     with Pipeline.load("test-space", store=store, precision="float32") as reader:
         assert np.array_equal(reader.reconstruct(reader.keys()[0]), wanted)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import click
 
 from chiasm.cli import options
 from chiasm.cli.group import SOME_FAILED
-from chiasm.cli.terminal import Terminal, size_words
+from chiasm.cli.terminal import Bar, Terminal, size_words
 
 if TYPE_CHECKING:
     from chiasm.flow.encode import Progress, Summary
@@ -68,14 +69,6 @@ def encode(
     paths = find(pictures)
     if not paths:
         raise click.UsageError(f"there is no picture in {', '.join(map(str, pictures))}; name files or other folders")
-
-    def report(progress: Progress) -> None:
-        bar.advance(progress.source_bytes)
-        terminal.event("picture", {name: getattr(progress, name) for name in ("uri", "outcome", "message")})
-        if progress.message and progress.outcome in ("failed", "stored"):
-            known = progress.message.startswith(progress.uri)
-            terminal.say(progress.message if known else f"{progress.uri}: {progress.message}")
-
     with (
         encoding.pipeline(store, renewing.wait) as pipeline,
         terminal.progress("encode", len(paths)) as bar,
@@ -87,11 +80,19 @@ def encode(
             replace=renewing.replace,
             retry=renewing.retry,
             workers=renewing.workers,
-            report=report,
+            report=partial(_report, terminal, bar),
         )
     _summarise(terminal, summary, store)
     if summary.failed:
         ctx.exit(SOME_FAILED)
+
+
+def _report(terminal: Terminal, bar: Bar, progress: Progress) -> None:
+    bar.advance(progress.source_bytes)
+    terminal.event("picture", {name: getattr(progress, name) for name in ("uri", "outcome", "message")})
+    if progress.message and progress.outcome in ("failed", "stored"):
+        known = progress.message.startswith(progress.uri)
+        terminal.say(progress.message if known else f"{progress.uri}: {progress.message}")
 
 
 def _summarise(terminal: Terminal, summary: Summary, store: Path) -> None:

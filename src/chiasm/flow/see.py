@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from chiasm.contracts import Encoder, Features, Kind, Size, Space, View
-from chiasm.errors import ImageError
+from chiasm.errors import ImageError, ModelError
 from chiasm.features import views
 from chiasm.features.layout import Window, cut, pad, tiles
 from chiasm.flow.runtime import Runtime
@@ -76,6 +76,8 @@ class Eye:
 
     def mosaics(self, mosaics: Tensor, sensors: Tensor) -> Features:
         """Features of balanced mosaics B 1 H W, and what is known of their sensors, B 13."""
+        if "raw" not in self.encoders:
+            raise ModelError(f"space {self.space.name!r} has no encoder of mosaics here; load ns-rgb")
         return self._called(self.encoders["raw"], mosaics, sensors)
 
     def _tiles(self, picture: Shot, encoder: Encoder) -> Iterator[Features]:

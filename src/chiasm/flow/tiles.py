@@ -159,10 +159,11 @@ class PacketReader:
         found: dict[str, Parent] = {}
         for name in self._closure(names):
             coded = self.packet.levels[name]
-            codec = self.codec_of(coded)
-            found[name] = codec.decode(
-                name, self._data(name, index), self._tile_shape(name, index), coded.quality, found.get(coded.parent)
-            )
+            data, shape = self._data(name, index), self._tile_shape(name, index)
+            try:
+                found[name] = self.codec_of(coded).decode(name, data, shape, coded.quality, found.get(coded.parent))
+            except PacketError as error:
+                raise error if repr(name) in str(error) else PacketError(f"level {name!r}: {error}") from error
         return found
 
     def windows(self, name: str) -> list[Window]:
