@@ -28,7 +28,9 @@ def checked_where(table: Table, where: str) -> str | None:
     if not where.strip():
         return None
     if len(where) > WHERE:
-        raise StoreError(f"a filter has at most {WHERE:,} characters, got {len(where):,}; put labels into a column instead")
+        raise StoreError(
+            f"a filter has at most {WHERE:,} characters, got {len(where):,}; put labels into a column instead"
+        )
     try:
         table.dataset.scanner(columns=["key"], filter=where, limit=0).to_table()
     except Exception as error:  # whatever the parser of Lance raises
@@ -56,9 +58,7 @@ def checked_columns(schema: pa.Schema, columns: Mapping[str, pa.DataType]) -> li
     return [pa.field(name, kind) for name, kind in columns.items() if name not in schema.names]
 
 
-def labelling(
-    now: Snapshot, columns: Mapping[str, pa.DataType], rows: Mapping[str, Mapping[str, object]]
-) -> Change:
+def labelling(now: Snapshot, columns: Mapping[str, pa.DataType], rows: Mapping[str, Mapping[str, object]]) -> Change:
     """The change of `pictures` that adds columns and sets values. Raises StoreError before anything is written."""
     table = now.table("pictures")
     schema = table.dataset.schema
@@ -78,8 +78,7 @@ def labelling(
             "encode those pictures first or leave them out"
         )
 
-    def change(dataset: lance.LanceDataset | None) -> Changed:
-        assert dataset is not None
+    def change(dataset: lance.LanceDataset) -> Changed:
         done = with_columns(dataset, new)
         for start in range(0, len(keys), AT_ONCE):
             done = done.then(relabelled(now, done.dataset, keys[start : start + AT_ONCE], rows))

@@ -53,8 +53,8 @@ def open_store(path: str | os.PathLike[str], mode: Mode = "r", wait: float = 0.0
     """Open a store. mode "w" takes the writer's lock, and makes the store when there is none.
 
     wait: seconds to wait for another writer's end. A reader sees the store as it was at opening, or at its last
-    `refresh`. Warns with StoreWarning when a torn last commit was passed over. Raises StoreError: no store here, a store
-    of another format, another writer, a link inside the store, no version that opens.
+    `refresh`. Warns with StoreWarning when a torn last commit was passed over. Raises StoreError: no store here, one of
+    another format, another writer, a link inside the store, no version that opens.
     """
     root = Path(path).absolute()
     if mode not in ("r", "w"):
@@ -155,7 +155,7 @@ class LanceStore:
             return
         needed, doing = MARGIN + planned.size, f"storing {planned.images} images"
         require_space(self.path, needed, doing)
-        self._now = commits.apply(self._now, planned.changes, doing, needed, planned.frame)
+        self._now = commits.apply(self._now, planned.changes, doing, needed, planned.frame, planned.new)
         self._tidy(list(planned.changes))
 
     def _tidy(self, names: Sequence[str]) -> None:

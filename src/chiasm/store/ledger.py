@@ -33,7 +33,9 @@ class Ledger:
 
     def uris(self, keys: Sequence[str]) -> dict[str, tuple[str, ...]]:
         """key -> the uris that mean it, in the order in which they came."""
-        found = sorted(sources_of(self._sources.find("key", keys, SOURCE_COLUMNS)), key=lambda one: (one.commit, one.uri))
+        found = sorted(
+            sources_of(self._sources.find("key", keys, SOURCE_COLUMNS)), key=lambda one: (one.commit, one.uri)
+        )
         places: dict[str, tuple[str, ...]] = {}
         for one in found:
             places[one.key] = (*places.get(one.key, ()), one.uri)

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +22,10 @@ from chiasm.store.names import LEVEL, SIDE, check_space, checked_id, checked_key
 from chiasm.store.rows import TIME, Row, checksum
 
 ABOUT = b"chiasm"  # in the schema's metadata: space, grid, level, channels, stride
-NUMBERS = {2: (np.dtype("<f2"), pa.float16()), 4: (np.dtype("<f4"), pa.float32())}  # by bytes of one
+NUMBERS: dict[int, tuple[np.dtype[Any], pa.DataType]] = {
+    2: (np.dtype("<f2"), pa.float16()),
+    4: (np.dtype("<f4"), pa.float32()),
+}  # by bytes of one
 COLUMNS = (
     ("key", pa.string()),
     ("encoder", pa.string()),
@@ -57,7 +61,9 @@ def level_schema(space: Space, level: Level, data: bytes) -> pa.Schema:
     if level.kind == "vector":
         kind = NUMBERS[number_bytes(level, data)][1]
         stream = pa.field("vector", pa.list_(kind, level.channels))
-    return pa.schema([pa.field(name, kind) for name, kind in COLUMNS] + last + [stream], metadata={ABOUT: about.encode()})
+    return pa.schema(
+        [pa.field(name, kind) for name, kind in COLUMNS] + last + [stream], metadata={ABOUT: about.encode()}
+    )
 
 
 def number_bytes(level: Level, data: bytes) -> int:
@@ -113,7 +119,9 @@ def level_rows(rows: Sequence[tuple[str, Stored]], level: Level, schema: pa.Sche
     facts = schema.remove(schema.get_field_index(data_column(schema)))
     now = datetime.now(UTC)
     table = pa.Table.from_pylist([{**row, "added": now} for row in made], schema=facts)
-    return table.append_column(schema.field(data_column(schema)), data_array([s.coded.data for _, s in rows], level, schema))
+    return table.append_column(
+        schema.field(data_column(schema)), data_array([s.coded.data for _, s in rows], level, schema)
+    )
 
 
 def data_array(data: Sequence[bytes], level: Level, schema: pa.Schema) -> pa.Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -18,8 +18,8 @@ BYTES_AT_ONCE = 64 << 20
 
 @dataclass(frozen=True)
 class MergeReport:
-    """What a merge added. images: new pictures; levels: levels of pictures, of new ones and of known ones; labelled: new
-    pictures that came with labels; failures: uris that failed there and are not known here.
+    """What a merge added. images: new pictures. levels: levels of pictures, of new ones and of known ones. labelled:
+    new pictures that came with labels. failures: uris that failed there and are not known here.
     """
 
     images: int
@@ -35,17 +35,24 @@ def merge(store: LanceStore, other: LanceStore) -> MergeReport:
     columns = other.columns()
     if columns:
         store.label(columns, {})
-    counts = [0, 0, 0]
+    images, levels, labelled = 0, 0, 0
+    for batch in batches(other):
+        new = merge_batch(store, other, batch)
+        images, levels, labelled = images + new[0], levels + new[1], labelled + new[2]
+    return MergeReport(images, levels, labelled, merge_failures(store, other))
+
+
+def batches(other: LanceStore) -> Iterator[list[Record]]:
+    """All records, in the portions of one commit each."""
     batch: list[Record] = []
     held = 0
     for record in other.scan():
         batch.append(record)
         held += sum(len(one.coded.data) for stored in record.spaces.values() for one in stored.values())
         if len(batch) >= AT_ONCE or held >= BYTES_AT_ONCE:
-            counts = [old + new for old, new in zip(counts, merge_batch(store, other, batch), strict=True)]
+            yield batch
             batch, held = [], 0
-    counts = [old + new for old, new in zip(counts, merge_batch(store, other, batch), strict=True)]
-    return MergeReport(*counts, failures=merge_failures(store, other))
+    yield batch
 
 
 def merge_batch(store: LanceStore, other: LanceStore, batch: Sequence[Record]) -> tuple[int, int, int]:

@@ -38,7 +38,9 @@ def check_level(space: str, level: Level) -> None:
         raise StoreError(f"a level is named with letters, digits and _.:+-, got {level.name!r}")
     numbers = (level.channels, level.stride)
     if not all(type(number) is int for number in numbers) or not (1 <= level.channels <= SIDE > level.stride >= 0):
-        raise StoreError(f"space {space!r}, level {level.name!r}: {level.channels!r} channels at stride {level.stride!r} cannot be")
+        raise StoreError(
+            f"space {space!r}, level {level.name!r}: {level.channels!r} channels at stride {level.stride!r} cannot be"
+        )
 
 
 def checked_id(text: object, what: str, empty: bool = False) -> str:

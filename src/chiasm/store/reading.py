@@ -68,7 +68,7 @@ def records(now: Snapshot, keys: Sequence[str], wanted: Sequence[LevelTable]) ->
     columns = picture_columns(table.dataset.schema)
     rows = table.find("key", keys, columns).to_pylist()
     here = [str(row["key"]) for row in rows]
-    facts = {one: level_facts(one, here) for one in wanted}  # type: ignore[misc]
+    facts = {one: level_facts(one, here) for one in wanted}
     return joined(now, rows, facts, strict=True)
 
 

@@ -118,9 +118,9 @@ class VerifyReport:
     """What `verify` found.
 
     rows: pictures that are sound with all their levels. bad: key -> reason. duplicates: keys that a table holds twice.
-    lost: uri -> key of sources whose picture is gone. unreadable: table -> how many data files of it cannot be read, not
-    even their keys. tables: hash -> reason. orphans: files that no kept commit uses (a killed writer leaves them; they
-    are harmless). repaired: whether the bad were moved to the errors table.
+    lost: uri -> key of sources whose picture is gone. unreadable: table -> how many of its data files cannot be read,
+    not even their keys. tables: hash -> reason. orphans: files that no kept commit uses (a killed writer leaves them;
+    they are harmless). repaired: whether the bad were moved to the errors table.
     """
 
     rows: int

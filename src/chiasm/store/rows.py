@@ -214,9 +214,7 @@ def last_part(uri: str) -> str:
 
 
 def source_table(sources: Sequence[Source]) -> pa.Table:
-    rows = [
-        (checked_uri(one.uri), checked_key(one.key), last_part(one.uri), *one.stat, one.commit) for one in sources
-    ]
+    rows = [(checked_uri(one.uri), checked_key(one.key), last_part(one.uri), *one.stat, one.commit) for one in sources]
     return pa.Table.from_pylist([dict(zip(SOURCES.names, row, strict=True)) for row in rows], schema=SOURCES)
 
 

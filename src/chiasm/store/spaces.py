@@ -27,8 +27,9 @@ def declared(known: Mapping[str, Space], space: Space) -> dict[str, Space]:
         if level.name in old.names and old.level(level.name) != level:
             there = old.level(level.name)
             raise StoreError(
-                f"the store knows level {level.name!r} of space {space.name!r} with {there.channels} channels at stride "
-                f"{there.stride}, and this one has {level.channels} at {level.stride}; give the other space another name"
+                f"the store knows level {level.name!r} of space {space.name!r} with {there.channels} channels at "
+                f"stride {there.stride}, and this one has {level.channels} at {level.stride}; "
+                "give the other space another name"
             )
     further = tuple(level for level in space.levels if level.name not in old.names)
     return {**known, space.name: Space(space.name, (*old.levels, *further), old.grid)}

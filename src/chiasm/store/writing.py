@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import lance
@@ -34,12 +34,13 @@ class Additions:
 
 @dataclass(frozen=True)
 class Plan:
-    """Changes, in the order in which they are made, and the commit with the tables that they need. images: how many
-    pictures are new or gain a level; size: bytes of their levels.
+    """Changes, in the order in which they are made. frame, new: the commit with the tables that they need, and the
+    schemas of new ones. images: how many pictures are new or gain a level. size: bytes of their levels.
     """
 
     changes: Mapping[str, Change]
     frame: Commit
+    new: Mapping[str, pa.Schema]
     images: int
     size: int
 
@@ -64,24 +65,25 @@ def check_records(records: Sequence[Record], spaces: Mapping[str, Space], tables
     for hashed, key in needed.items():
         if hashed and hashed not in tables:
             raise StoreError(
-                f"record {key[:12]} needs the tables {hashed[:12]!r}, which the store does not hold; call put_table first"
+                f"record {key[:12]} needs the tables {hashed[:12]!r}, which the store does not hold; "
+                "call put_table first"
             )
 
 
 def plan(added: Additions, now: Snapshot) -> Plan:
     """What is new. Raises StoreError for a uri of a key that is neither stored nor in this put."""
-    number = now.commit.number + 1
     ledger = Ledger(now)
     fresh = united(added.records)
     here = ledger.here([*fresh, *added.uris.values()])
-    changes, frame, size, touched = level_changes(added, now, fresh, here)
-    changes |= source_changes(added, ledger, now, number, here | fresh.keys())
+    of_levels = LevelChanges(now, now.commit)
+    for of, some in by_level(fresh.values()).items():
+        of_levels.add(of, some, here, added.replace)
+    changes = of_levels.changes | source_changes(added, ledger, now, here | fresh.keys())
     new = [record for key, record in fresh.items() if key not in here]
     if new:
-        rows = picture_rows(new, now.table("pictures").dataset.schema)
-        changes["pictures"] = changing((), rows)
-        touched |= {record.key for record in new}
-    return Plan(changes, frame, len(touched), size)
+        changes["pictures"] = changing((), picture_rows(new, now.table("pictures").dataset.schema))
+    images = len(of_levels.touched | {record.key for record in new})
+    return Plan(changes, of_levels.frame, of_levels.new, images, of_levels.size)
 
 
 def united(records: Sequence[Record]) -> dict[str, Record]:
@@ -90,48 +92,60 @@ def united(records: Sequence[Record]) -> dict[str, Record]:
     for record in records:
         known = fresh.get(record.key)
         if known:
-            spaces = {name: {**record.spaces.get(name, {}), **known.spaces.get(name, {})} for name in {*record.spaces, *known.spaces}}
+            spaces = {
+                name: {**record.spaces.get(name, {}), **known.spaces.get(name, {})}
+                for name in {*record.spaces, *known.spaces}
+            }
             record = replace(known, spaces=spaces)  # noqa: PLW2901
         fresh[record.key] = record
     return fresh
 
 
-def level_changes(
-    added: Additions, now: Snapshot, fresh: Mapping[str, Record], here: set[str]
-) -> tuple[dict[str, Change], Commit, int, set[str]]:
-    """For each table of a level that gains rows: the change. Also the commit that names new tables, the bytes, and the
-    keys that gain a level.
-    """
-    rows: dict[tuple[str, str], list[tuple[str, Stored]]] = {}
-    for key, record in fresh.items():
-        for space, stored in record.spaces.items():
-            for level, one in stored.items():
-                rows.setdefault((space, level), []).append((key, one))
-    changes: dict[str, Change] = {}
-    frame, size, touched = now.commit, 0, set[str]()
-    for (space, name), some in rows.items():
-        table = now.level(space, name)
+@dataclass
+class LevelChanges:
+    """Changes of the tables of levels, growing level by level. touched: keys that gain a level."""
+
+    now: Snapshot
+    frame: Commit
+    changes: dict[str, Change] = field(default_factory=dict)
+    new: dict[str, pa.Schema] = field(default_factory=dict)
+    size: int = 0
+    touched: set[str] = field(default_factory=set)
+
+    def add(self, of: tuple[str, str], rows: Sequence[tuple[str, Stored]], here: set[str], replacing: bool) -> None:
+        """Rows of one level. here: the keys that are stored; with `replacing` what they have of the level goes."""
+        space, level = self.frame.spaces[of[0]], self.frame.spaces[of[0]].level(of[1])
+        table = self.now.level(*of)
+        known = [key for key, _ in rows if key in here]
         old: list[int] = []
-        keep = some
-        known = [key for key, _ in some if key in here]
         if table and known:
             found = table.find("key", known, ["key"], row_ids=True)
-            if added.replace:
+            if replacing:
                 old = found["_rowid"].to_pylist()
             else:
                 there = set(found["key"].to_pylist())
-                keep = [one for one in some if one[0] not in there]
-        if not keep:
-            continue
-        level = frame.spaces[space].level(name)
-        schema = table.dataset.schema if table else levels.level_schema(frame.spaces[space], level, keep[0][1].coded.data)
-        folder = table.name if table else new_folder(now, space, name)
-        if not table:
-            frame = replace(frame, levels={**frame.levels, folder: (space, name)})
-        changes[folder] = changing(old, levels.level_rows(keep, level, schema), now, folder)
-        size += sum(len(one.coded.data) for _, one in keep)
-        touched |= {key for key, _ in keep}
-    return changes, frame, size, touched
+                rows = [one for one in rows if one[0] not in there]
+        if not rows:
+            return
+        if table:
+            folder, schema = table.name, table.dataset.schema
+        else:
+            folder, schema = new_folder(self.now, *of), levels.level_schema(space, level, rows[0][1].coded.data)
+            self.new[folder] = schema
+            self.frame = replace(self.frame, levels={**self.frame.levels, folder: of})
+        self.changes[folder] = changing(old, levels.level_rows(rows, level, schema))
+        self.size += sum(len(one.coded.data) for _, one in rows)
+        self.touched |= {key for key, _ in rows}
+
+
+def by_level(records: Iterable[Record]) -> dict[tuple[str, str], list[tuple[str, Stored]]]:
+    """(space, level) -> (key, level) of each record that has it."""
+    rows: dict[tuple[str, str], list[tuple[str, Stored]]] = {}
+    for record in records:
+        for space, stored in record.spaces.items():
+            for level, one in stored.items():
+                rows.setdefault((space, level), []).append((record.key, one))
+    return rows
 
 
 def new_folder(now: Snapshot, space: str, level: str) -> str:
@@ -143,16 +157,11 @@ def new_folder(now: Snapshot, space: str, level: str) -> str:
     return folder
 
 
-def changing(old: Sequence[int], rows: pa.Table | None, now: Snapshot | None = None, folder: str = "") -> Change:
-    """Take the rows with these row ids out, and add others; a table that is not there is made."""
+def changing(old: Sequence[int], rows: pa.Table | None) -> Change:
+    """Take the rows with these row ids out, and add others."""
 
-    def change(dataset: lance.LanceDataset | None) -> Changed:
-        if dataset is None:
-            assert now is not None
-            assert rows is not None
-            done = datasets.create(now.root / folder, rows.schema)
-        else:
-            done = Changed(dataset)
+    def change(dataset: lance.LanceDataset) -> Changed:
+        done = Changed(dataset)
         if old:
             done = done.then(datasets.delete_rows(done.dataset, old))
         return done.then(datasets.append(done.dataset, rows)) if rows is not None and rows.num_rows else done
@@ -160,32 +169,29 @@ def changing(old: Sequence[int], rows: pa.Table | None, now: Snapshot | None = N
     return change
 
 
-def source_changes(
-    added: Additions, ledger: Ledger, now: Snapshot, number: int, keys: set[str]
-) -> dict[str, Change]:
+def source_changes(added: Additions, ledger: Ledger, now: Snapshot, keys: set[str]) -> dict[str, Change]:
     """What is new about uris: a place, a file's size and mtime, other bytes, a failure, a success after a failure."""
-    sources: dict[str, Source] = {}
-    for record in added.records:
-        for uri in record.uris:
-            sources[uri] = Source(uri, record.key, added.stats.get(uri, UNKNOWN), number)
+    number = now.commit.number + 1
+    places = [(uri, record.key) for record in added.records for uri in record.uris]
     for uri, key in added.uris.items():
         if key not in keys:
             raise StoreError(f"{uri!r} cannot be noted for key {key[:12]!r}, which is not stored; put its record first")
-        sources[uri] = Source(uri, key, added.stats.get(uri, UNKNOWN), number)
+        places.append((uri, key))
+    sources = {uri: Source(uri, key, added.stats.get(uri, UNKNOWN), number) for uri, key in places}
     faults = {
         one.uri: Fault(one.uri, one.reason, one.message, added.stats.get(one.uri, UNKNOWN), number)
         for one in added.failures
         if one.uri not in sources
     }
-    changes: dict[str, Change] = {}
     known = ledger.sources(list(sources)) if sources else {}
     standing = ledger.faults([*sources, *faults]) if sources or faults else {}
     news = [one for one in sources.values() if is_news(one, known.get(one.uri), standing.get(one.uri))]
     worse = [one for one in faults.values() if one.uri not in standing or standing[one.uri][:4] != one[:4]]
+    over = [uri for uri in (*(one.uri for one in news), *(one.uri for one in worse)) if uri in standing]
+    changes: dict[str, Change] = {}
     if news:
         old = row_ids(now, "sources", [one.uri for one in news if one.uri in known])
         changes["sources"] = changing(old, source_table(news))
-    over = [one.uri for one in news if one.uri in standing] + [one.uri for one in worse if one.uri in standing]
     if worse or over:
         changes["errors"] = changing(row_ids(now, "errors", over), fault_table(worse) if worse else None)
     return changes

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import lance
+import pyarrow as pa
 
 from chiasm.errors import StoreError
 from chiasm.store.local import datasets, journal
@@ -20,7 +21,7 @@ from chiasm.store.local.tables import Snapshot
 
 GRACE = 3600.0  # seconds that a file which is no longer needed stays for readers that opened the store before
 
-Change = Callable[[lance.LanceDataset | None], Changed]  # of an existing table, or (None) of a new one
+Change = Callable[[lance.LanceDataset], Changed]
 
 
 def apply(
@@ -29,11 +30,12 @@ def apply(
     doing: str,
     needed: int = 0,
     frame: Commit | None = None,
+    new: Mapping[str, pa.Schema] | None = None,
 ) -> Snapshot:
     """Apply changes in order, table by table, and commit them as one; on any error nothing of them stays.
 
-    frame: the commit to start from, where spaces or the list of tables change too; tables that it lacks go. Raises
-    StoreError, with the disk's free bytes where it is full.
+    frame: the commit to start from, where spaces or the list of tables change too; tables that it lacks go. new:
+    schemas of tables that are made first. Raises StoreError, with the disk's free bytes where it is full.
     """
     frame = frame or now.commit
     number = now.commit.number + 1
@@ -41,8 +43,12 @@ def apply(
         try:
             done = {}
             for name, change in changes.items():
-                old = now.table(name).dataset if name in now.commit.versions else None
-                done[name] = change(old)
+                old = (
+                    datasets.create(now.root / name, new[name])
+                    if new and name in new
+                    else Changed(now.table(name).dataset)
+                )
+                done[name] = old.then(change(old.dataset))
             commit = sealed(now, frame, done)
             journal.write_commit(now.root, commit)
         except BaseException:
@@ -94,7 +100,7 @@ def undo(now: Snapshot, names: list[str], number: int) -> None:
 
 
 def strays(root: Path, name: str) -> list[Path]:
-    """Data, deletion and index files of a table that no commit which can be fallen back to reads, nor waits to remove."""
+    """Data, deletion and index files of a table that no kept commit reads, and that do not wait for removal."""
     used: set[str] = set()
     waiting: set[str] = set()
     for number in journal.numbers(root):
@@ -159,4 +165,3 @@ def forget_all_but(now: Snapshot) -> int:
             freed += path.stat().st_size
             path.unlink()
     return freed
-

@@ -23,6 +23,7 @@ from pathlib import Path
 import lance
 import pyarrow as pa
 from lance.fragment import FragmentMetadata, write_fragments
+from lance.lance import _Session as Session
 
 from chiasm.errors import StoreError
 from chiasm.store.local.files import listing, require_real, sync_all, sync_file, sync_folder
@@ -60,11 +61,12 @@ def create(folder: Path, schema: pa.Schema) -> Changed:
     return Changed(made)
 
 
-def session() -> lance.Session:
-    return lance.Session(index_cache_size_bytes=CACHE, metadata_cache_size_bytes=CACHE)
+def session() -> Session:
+    """A cache for the tables of one store, bounded."""
+    return Session(index_cache_size_bytes=CACHE, metadata_cache_size_bytes=CACHE)
 
 
-def open_version(folder: Path, version: int, shared: lance.Session | None = None) -> lance.LanceDataset:
+def open_version(folder: Path, version: int, shared: Session | None = None) -> lance.LanceDataset:
     """The dataset as of one version. Raises StoreError when that manifest is gone or not itself, or when something in
     the folder leads out of it.
     """
@@ -178,7 +180,7 @@ def indexed_fragments(dataset: lance.LanceDataset) -> set[int]:
 
 
 def extend_indices(dataset: lance.LanceDataset, columns: Iterable[str], merge: int) -> Changed:
-    """Index the rows that no index of these columns covers yet; `merge` older parts of an index become one with them."""
+    """Index the rows that no index of these columns covers yet; `merge` older parts become one with them."""
     folder = Path(dataset.uri)
     before = index_ids(dataset)
     changed = lance.dataset(dataset.uri, version=dataset.version)
@@ -189,7 +191,9 @@ def extend_indices(dataset: lance.LanceDataset, columns: Iterable[str], merge: i
     if there:
         changed.optimize.optimize_indices(num_indices_to_merge=merge)
     after = index_ids(changed)
-    added = [f"_indices/{index}/{path.name}" for index in after - before for path in (folder / "_indices" / index).iterdir()]
+    added = [
+        f"_indices/{index}/{path.name}" for index in after - before for path in (folder / "_indices" / index).iterdir()
+    ]
     return Changed(changed, tuple(sorted(added)), tuple(f"_indices/{index}" for index in sorted(before - after)))
 
 

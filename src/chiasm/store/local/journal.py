@@ -100,15 +100,15 @@ def parse(root: Path, body: Any) -> Commit:
         check_space(space)
     levels = {name: (str(space), str(level)) for name, (space, level) in body["levels"].items()}
     marks = tuple(Mark(str(one["path"]), whole(one["size"]), whole(one["crc"])) for one in body["marks"])
-    retired = tuple(
-        Retired(str(one["path"]), whole(one["commit"]), float(one["time"])) for one in body["retired"]
-    )
+    retired = tuple(Retired(str(one["path"]), whole(one["commit"]), float(one["time"])) for one in body["retired"])
     if not all(TABLE.fullmatch(name) for name in versions) or versions.keys() != rows.keys():
         raise ValueError("the tables' names are not those of a store")
-    if {*FIXED, *levels} != versions.keys() or any(level not in spaces[space].names for space, level in levels.values()):
+    if {*FIXED, *levels} != versions.keys() or any(
+        level not in spaces[space].names for space, level in levels.values()
+    ):
         raise ValueError("the tables are not those of the levels")
-    for one in (*marks, *retired):
-        inside(root, one.path)
+    for path in (*(one.path for one in marks), *(one.path for one in retired)):
+        inside(root, path)
     return Commit(whole(body["number"]), versions, rows, spaces, levels, marks, retired)
 
 

@@ -31,9 +31,7 @@ class Table:
         self._root = root
         self._sound: list[lance.LanceFragment] | None = None  # None: no damage was met yet
 
-    def find(
-        self, column: str, values: Sequence[str], columns: Sequence[str], row_ids: bool = False
-    ) -> pa.Table:
+    def find(self, column: str, values: Sequence[str], columns: Sequence[str], row_ids: bool = False) -> pa.Table:
         """The rows whose `column` is one of `values`, in no order."""
         parts = []
         for start in range(0, max(1, len(values)), AT_ONCE):
@@ -42,9 +40,7 @@ class Table:
             parts.append(self.where(wanted, columns, row_ids))
         return pa.concat_tables(parts)
 
-    def where(
-        self, wanted: str, columns: Sequence[str], row_ids: bool = False, limit: int | None = None
-    ) -> pa.Table:
+    def where(self, wanted: str, columns: Sequence[str], row_ids: bool = False, limit: int | None = None) -> pa.Table:
         """The rows that a filter of our own keeps. A damaged file hides its own rows only, with a warning."""
         if self._sound is None:
             try:
@@ -54,7 +50,9 @@ class Table:
                 if self._sound is None:
                     raise
         if not self._sound:
-            return pa.schema([self._field(name) for name in columns] + [pa.field("_rowid", pa.uint64())] * row_ids).empty_table()
+            return pa.schema(
+                [self._field(name) for name in columns] + [pa.field("_rowid", pa.uint64())] * row_ids
+            ).empty_table()
         return self._scan(wanted, columns, row_ids, limit, self._sound)
 
     def _field(self, name: str) -> pa.Field:

@@ -6,32 +6,28 @@ Whatever is raised over a row becomes the reason of that row, and the next one f
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 
 import lance
 import numpy as np
 import pyarrow as pa
 
-from chiasm.contracts import Record
+from chiasm.contracts import Level, Record
 from chiasm.errors import StoreError
 from chiasm.store import reading
 from chiasm.store.ledger import Ledger
 from chiasm.store.levels import READ, data_column, data_of, stored_of
-from chiasm.store.local import commits, datasets
+from chiasm.store.local import commits
 from chiasm.store.local.codec_tables import Tables
-from chiasm.store.local.commits import Change
-from chiasm.store.local.datasets import Changed
-from chiasm.store.local.files import guarded, quarantine_folder, read_whole, set_aside, sync_folder, write_durably
+from chiasm.store.local.files import guarded, set_aside
+from chiasm.store.local.repair import Findings, repair_store
 from chiasm.store.local.tables import Snapshot, Table
 from chiasm.store.names import KEY
 from chiasm.store.reports import VerifyReport, level_stats
 from chiasm.store.rows import (
     SOURCE_COLUMNS,
-    UNKNOWN,
-    Fault,
     Row,
-    fault_table,
     picture_columns,
     picture_of,
     sources_of,
@@ -43,26 +39,6 @@ Judge = Callable[[Row], str | None]
 AT_ONCE = 64  # rows of streams in memory
 KEYS_AT_ONCE = 2048
 REMAIN = 1 << 40  # bytes of a damaged data file that is kept
-
-
-@dataclass
-class Findings:
-    """What is wrong in one table, and what repair needs: row ids, and what could be read of the bad rows."""
-
-    bad: dict[str, str] = field(default_factory=dict)
-    duplicates: list[str] = field(default_factory=list)
-    unreadable: list[lance.LanceFragment] = field(default_factory=list)
-    row_ids: list[int] = field(default_factory=list)
-    remains: list[dict[str, object]] = field(default_factory=list)
-
-    def add(self, row: Mapping[str, object], reason: str) -> None:
-        key = str(row["key"])
-        self.bad.setdefault(key, reason)
-        self.row_ids.append(int(str(row["_rowid"])))
-        self.remains.append({name: value for name, value in row.items() if name != "_rowid"})
-
-    def __bool__(self) -> bool:
-        return bool(self.bad or self.row_ids or self.unreadable)
 
 
 class Examination:
@@ -123,7 +99,9 @@ class Examination:
         for column in self._columns:
             try:
                 with guarded(f"reading {column}", self._root):
-                    scanner = self._table.dataset.scanner(columns=[column], fragments=[fragment], offset=offset, limit=1)
+                    scanner = self._table.dataset.scanner(
+                        columns=[column], fragments=[fragment], offset=offset, limit=1
+                    )
                     (row[column],) = (one[column] for batch in scanner.to_batches() for one in plain_rows(batch))
             except (StoreError, ValueError) as error:
                 row[column] = None
@@ -139,7 +117,11 @@ class Examination:
             if fragment.fragment_id in broken:
                 continue
             for batch in self._scan(fragment, ["key"]).to_batches():
-                rows = [(int(k[:16], 16), i) for k, i in zip(batch["key"].to_pylist(), batch["_rowid"].to_pylist(), strict=True) if i not in bad]
+                rows = [
+                    (int(k[:16], 16), i)
+                    for k, i in zip(batch["key"].to_pylist(), batch["_rowid"].to_pylist(), strict=True)
+                    if i not in bad
+                ]
                 starts.append(np.array([row[0] for row in rows], np.uint64))
                 ids.append(np.array([row[1] for row in rows], np.uint64))
         start, row_id = np.concatenate(starts), np.concatenate(ids)
@@ -173,11 +155,16 @@ def examine(now: Snapshot) -> dict[str, Findings]:
         table, about = now.table(name), now.commit.spaces[space].level(level)
         column = data_column(table.dataset.schema)
 
-        def judge_level(row: Row, about=about, column=column) -> None:  # type: ignore[no-untyped-def]
-            stored_of(row, row[column], about)
-
-        found[name] = Examination(now, table, (*READ, column), judge_level).run()
+        found[name] = Examination(now, table, (*READ, column), level_judge(about, column)).run()
     return found
+
+
+def level_judge(level: Level, column: str) -> Judge:
+    def judge(row: Row) -> None:
+        data = row[column]
+        stored_of(row, data if isinstance(data, bytes) else b"", level)
+
+    return judge
 
 
 def checked(now: Snapshot, found: Mapping[str, Findings], check: Check) -> tuple[int, dict[str, str]]:
@@ -239,8 +226,8 @@ def verify(now: Snapshot, tables: Tables, check: Check, repair: bool) -> tuple[V
         tables=table_flaws(now, tables),
         repaired=repair,
     )
-    if repair and not (report.sound and not any(found.values())):
-        now = repaired(now, found, report, refused)
+    if repair and not (report.sound and not any(part.row_ids for part in found.values())):
+        now = repair_store(now, found, report, refused)
     stray = [path for name in now.commit.versions for path in commits.strays(now.root, name)]
     if repair:
         set_aside(now.root, stray, "orphans")
@@ -266,8 +253,6 @@ def lost_sources(now: Snapshot, found: Mapping[str, Findings]) -> dict[str, str]
 
 def table_flaws(now: Snapshot, tables: Tables) -> dict[str, str]:
     """hash -> reason, for codec tables that are damaged, or needed and not there."""
-    from collections import Counter
-
     needed: Counter[str] = Counter()
     for name in now.commit.levels:
         level_stats(now.table(name), needed)
@@ -278,89 +263,3 @@ def table_flaws(now: Snapshot, tables: Tables) -> dict[str, str]:
         except StoreError as error:
             flaws[name] = str(error)
     return flaws
-
-
-def repaired(now: Snapshot, found: Mapping[str, Findings], report: VerifyReport, refused: Mapping[str, str]) -> Snapshot:
-    """The store without what is bad: one commit. What could be read of it is kept in quarantine/."""
-    with guarded("keeping the bad rows", now.root):
-        for name, part in found.items():
-            keep_remains(now, name, part)
-        keep_refused(now, list(refused))
-    changes: dict[str, Change] = {}
-    for name, part in found.items():
-        # a picture whose facts are bad, or that the check refuses, goes with all its levels
-        whole = {*refused, *found["pictures"].bad}
-        ids = set(part.row_ids) | set(rows_of(now.table(name), whole))
-        if ids or part.unreadable:
-            changes[name] = dropping(part, sorted(ids))
-    ledger = Ledger(now)
-    places = ledger.uris(list(report.bad)) if report.bad else {}
-    faults = {}
-    for key, reason in report.bad.items():
-        for uri in places.get(key, ()):
-            faults[uri] = Fault(uri, "damaged", reason, UNKNOWN, now.commit.number + 1)
-    for uri, key in report.lost.items():
-        message = f"{uri}: its image {key[:12]} is no longer in the store; encode it again"
-        faults.setdefault(uri, Fault(uri, "damaged", message, UNKNOWN, now.commit.number + 1))
-    standing = ledger.faults(list(faults)) if faults else {}
-    if faults:
-        old = now.table("errors").find("uri", list(standing), ["uri"], row_ids=True)["_rowid"].to_pylist() if standing else []
-        changes["errors"] = replacing(old, fault_table(list(faults.values())))
-    gone = rows_of(now.table("sources"), {*refused, *found["pictures"].bad})
-    if gone:
-        changes["sources"] = replacing(gone, None)
-    return commits.apply(now, changes, "repairing") if changes else now
-
-
-def rows_of(table: Table, keys: set[str]) -> list[int]:
-    wanted = [key for key in keys if KEY.fullmatch(key)]
-    return table.find("key", wanted, ["key"], row_ids=True)["_rowid"].to_pylist() if wanted else []
-
-
-def dropping(part: Findings, ids: Sequence[int]) -> Change:
-    def change(dataset: lance.LanceDataset | None) -> Changed:
-        done = Changed(dataset)
-        if part.unreadable:
-            done = done.then(datasets.drop_fragments(done.dataset, [one.fragment_id for one in part.unreadable]))
-        return done.then(datasets.delete_rows(done.dataset, ids)) if ids else done
-
-    return change
-
-
-def replacing(ids: Sequence[int], rows: pa.Table | None) -> Change:
-    def change(dataset: lance.LanceDataset | None) -> Changed:
-        done = Changed(dataset)
-        if ids:
-            done = done.then(datasets.delete_rows(done.dataset, ids))
-        return done.then(datasets.append(done.dataset, rows)) if rows is not None else done
-
-    return change
-
-
-def keep_remains(now: Snapshot, name: str, part: Findings) -> None:
-    """Put what could be read of bad rows, and the whole files of unreadable fragments, into quarantine/."""
-    if not part.remains and not part.unreadable:
-        return
-    folder = quarantine_folder(now.root, f"bad-rows-{name.replace('/', '-')}")
-    if part.remains:
-        names = sorted({column for row in part.remains for column in row})
-        table = pa.table({column: [row.get(column) for row in part.remains] for column in names})
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_file(sink, table.schema) as writer:
-            writer.write_table(table)
-        write_durably(folder / "rows.arrow", sink.getvalue().to_pybytes())
-    for fragment in part.unreadable:
-        for file in fragment.metadata.files:
-            damaged = now.root / name / "data" / file.path
-            if damaged.is_file():
-                write_durably(folder / file.path, read_whole(damaged, REMAIN))
-    sync_folder(folder.parent)
-
-
-def keep_refused(now: Snapshot, keys: Sequence[str]) -> None:
-    """Put the rows of pictures that the check refuses into quarantine/, table by table."""
-    for name in ("pictures", *now.commit.levels):
-        table = now.table(name)
-        rows = table.find("key", keys, table.dataset.schema.names).to_pylist() if keys else []
-        if rows:
-            keep_remains(now, name, Findings(remains=rows))
