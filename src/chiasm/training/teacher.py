@@ -43,7 +43,7 @@ class Teacher:
         try:
             library = importlib.import_module("ai_edge_litert.interpreter")
         except ImportError as error:
-            raise MissingExtraError('a teacher is read with LiteRT: pip install "chiasm[teacher]"') from error
+            raise MissingExtraError('a teacher is read with LiteRT: pip install "chiasm[tflite]"') from error
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # it thinks that inner maps are for debugging only

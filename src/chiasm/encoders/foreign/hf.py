@@ -1,0 +1,291 @@
+"""Networks of transformers: `hf:facebook/dinov2-small` from the hub, or `hf:FOLDER` with its config.json.
+
+    transformer      pixels ─► block0 ─► block1 ... ─► cls, pooled   hidden states; the library fits the positions
+    with stages      pixels ─► stage1 ─► stage2 ...                  feature maps of AutoBackbone, or of hidden states
+
+`block5` is what block 5 gives after the network's last norm, `block5_raw` is without it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from chiasm.contracts import Level
+from chiasm.encoders import catalogue
+from chiasm.encoders.foreign import weights
+from chiasm.encoders.foreign.network import Opened, Preprocessing, chosen
+from chiasm.errors import MissingExtraError, ModelError, nearest
+from chiasm.features import tokens
+
+RAW = "_raw"
+_NORMS = ("layernorm", "norm", "post_layernorm")  # names of a transformer's last norm
+# Parts that a file may lack: features do not need them, or the library starts them as what changes nothing.
+_OPTIONAL = ("pooler", "embeddings.mask_token", "head", "hidden_states_norms")
+
+# Shapes of networks whose weights may come alone, without the config.json of their hub: hidden size, blocks, heads.
+_DINOV2 = {"small": (384, 12, 6), "base": (768, 12, 12), "large": (1024, 24, 16), "giant": (1536, 40, 24)}
+
+
+def library() -> Any:
+    """The module transformers. Raises MissingExtraError when it is not there."""
+    try:
+        import transformers
+    except ImportError as error:
+        raise MissingExtraError('hf:NAME needs transformers; pip install "chiasm[transformers]"') from error
+    return transformers
+
+
+def open_hf(name: str, file: Path | None, layers: Sequence[str] | None, device: torch.device) -> Opened:
+    """The network with weights, ready to run. Raises ModelError for an unknown name or layer, or unfit weights."""
+    catalogue.check(f"hf:{_spoken(name)}")
+    with _quiet():
+        config = _config(name, file)
+        if catalogue.family(_spoken(name)) is None:
+            catalogue.check(f"hf:{_spoken(name)} ({config.model_type})")
+        network, missing = _loaded(name, file, config)
+    network.eval().requires_grad_(False).to(device)
+    kind = Blocks if is_transformer(config) else Stages
+    run = kind(network)
+    edge = _edge(config)
+    known, default, widths, fixed = _probed(run, edge, device)
+    if any(part.startswith("pooler") for part in missing):
+        known, default = ([level for level in levels if level != "pooled"] for levels in (known, default))
+    names = chosen(layers, default, known, f"hf:{name}")
+    grid = max(stride for _, stride in widths.values())
+    return Opened(
+        name=f"hf:{name}",
+        digest=weights.digest(network, [part.partition(".")[0] for part in missing if part.startswith("pooler")]),
+        levels=tuple(Level(level, *widths[level]) for level in names),
+        grid=grid,
+        multiple=grid if kind is Blocks else 1,
+        run=run,
+        preprocessing=_preprocessing(name if file is None else str(file)),
+        view=f"longest:{edge}" if kind is Blocks and fixed is None else f"square:{edge}",
+        fixed=fixed,
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the library's progress bars and reports: what matters is checked here."""
+    logging = library().utils.logging
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _is_folder(name: str) -> bool:
+    return name.startswith((".", "/", "~")) or Path(name).exists()
+
+
+def _spoken(name: str) -> str:
+    """Without the folders that it lies in: they say nothing of the network."""
+    return Path(name).resolve().name if _is_folder(name) else name
+
+
+def _config(name: str, file: Path | None) -> Any:
+    """The configuration of the part that sees pictures."""
+    transformers = library()
+    size = re.fullmatch(r"facebook/dinov2-(small|base|large|giant)", name)
+    if file is not None and size is not None:
+        width, blocks, heads = _DINOV2[size[1]]
+        return transformers.Dinov2Config(
+            hidden_size=width, num_hidden_layers=blocks, num_attention_heads=heads, image_size=518, patch_size=14,
+            use_swiglu_ffn=size[1] == "giant",
+        )  # fmt: skip
+    if _is_folder(name) and not (Path(name) / "config.json").is_file():
+        raise ModelError(f"hf:{name} is no folder with a config.json; name one that save_pretrained wrote, or a hub's")
+    try:
+        config = transformers.AutoConfig.from_pretrained(name)
+    except Exception as error:  # a hub fails in many ways: no network, no such repository, no config there
+        known = [item for item in catalogue.examples() if item.startswith("hf:")]
+        told = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(
+            f"the configuration of hf:{name} cannot be read ({told[:160]}); pass a folder with config.json and "
+            f"weights, as hf:FOLDER ({nearest(f'hf:{name}', known)})"
+        ) from error
+    return getattr(config, "vision_config", config)
+
+
+def _loaded(name: str, file: Path | None, config: Any) -> tuple[Any, set[str]]:
+    """The network, and the names of optional parts that its weights lack."""
+    transformers = library()
+    auto = transformers.AutoModel
+    if not is_transformer(config) and type(config) in transformers.AutoBackbone._model_mapping:
+        auto = transformers.AutoBackbone
+        config.out_indices = list(range(len(config.stage_names)))
+    kind = _class(auto, config, name)
+    options: dict[str, Any] = {"config": config, "output_loading_info": True, "ignore_mismatched_sizes": True}
+    source = f"hf:{name}" if file is None else f"{file} as hf:{name}"
+    state = None if file is None else _for_library(weights.read(file), kind)
+    try:
+        if state is None:
+            network, info = kind.from_pretrained(name, **options)
+        else:
+            network, info = kind.from_pretrained(None, state_dict=state, **options)
+    except Exception as error:  # as above
+        told = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(
+            f"the weights of {source} cannot be loaded ({told[:160]}); pass --weights with a local file of this network"
+        ) from error
+    _check(network, info, source)
+    return network, set(info["missing_keys"])
+
+
+def _class(auto: Any, config: Any, name: str) -> Any:
+    try:
+        return auto._model_mapping[type(config)]
+    except KeyError as error:
+        raise ModelError(
+            f"hf:{name} is a {type(config).__name__}, of which transformers makes no model that sees pictures; "
+            "name a vision model"
+        ) from error
+
+
+def _for_library(state: Mapping[str, Tensor], kind: Any) -> Mapping[str, Tensor]:
+    """Without the prefix of a larger model: `backbone.`, or that of another head than the library's."""
+    own = f"{kind.base_model_prefix}."
+    for prefix in ("backbone.", "module.", own):
+        if any(name.startswith(prefix) for name in state):
+            return {name.removeprefix(prefix): x for name, x in state.items() if name.startswith(prefix)}
+    return state
+
+
+def _check(network: Any, info: Mapping[str, Any], source: str) -> None:
+    """Raise ModelError when the library filled anything that features need with random numbers."""
+    missing = sorted(name for name in info["missing_keys"] if not name.startswith(_OPTIONAL))
+    other = sorted(str(item[0]) if isinstance(item, tuple) else str(item) for item in info["mismatched_keys"])
+    if missing or other:
+        count = len(network.state_dict())
+        raise ModelError(
+            f"{source} does not fit: of {count} tensors {len(missing)} are missing and {len(other)} have another "
+            f"shape, first {(missing or other)[0]!r}; give weights of this network"
+        )
+    unfit = [name for name, x in network.state_dict().items() if not torch.isfinite(x).all()]
+    if unfit:
+        raise ModelError(f"{source}: {len(unfit)} tensors hold NaN or infinity, first {unfit[0]!r}; fetch it again")
+
+
+def is_transformer(config: Any) -> bool:
+    """Whether it keeps one stride throughout: patches, and no stages of several depths."""
+    return hasattr(config, "patch_size") and not hasattr(config, "depths")
+
+
+def _edge(config: Any) -> int:
+    size = getattr(config, "image_size", None) or 224
+    return int(size if isinstance(size, int) else min(size))
+
+
+def _preprocessing(name: str) -> Preprocessing:
+    """Mean and deviation as the network's preprocessor_config.json says; ImageNet's where there is none."""
+    from transformers.image_processing_base import ImageProcessingMixin
+
+    if Path(name).is_file():
+        return Preprocessing()
+    try:
+        found, _ = ImageProcessingMixin.get_image_processor_dict(name)
+    except Exception:  # there is none, or no network: weights that came alone
+        return Preprocessing()
+    mean, std = found.get("image_mean"), found.get("image_std")
+    if not found.get("do_normalize", True):
+        return Preprocessing((0.0,) * 3, (1.0,) * 3)
+    return Preprocessing(tuple(mean), tuple(std)) if mean and std else Preprocessing()
+
+
+Probe = tuple[list[str], list[str], dict[str, tuple[int, int]], tuple[int, int] | None]
+
+
+def _probed(run: Blocks | Stages, edge: int, device: torch.device) -> Probe:
+    """Names of levels, the default ones, channels and stride of each, and the only size where there is but one."""
+    own = (edge, edge)
+    other = (run.unit * 4, run.unit * 3) if isinstance(run, Blocks) else (edge + run.unit, edge + 2 * run.unit)
+    for size in (other, own):
+        try:
+            with torch.no_grad():
+                found = run(torch.zeros(1, 3, *size, device=device))
+            break
+        except Exception as error:  # whatever it fails with, it does not take this size
+            if size == own:
+                raise ModelError(
+                    f"{type(run.network).__name__} does not run on {edge} x {edge} pixels ({str(error)[:120]}); name "
+                    "another network"
+                ) from error
+    if "cls" in found and torch.equal(found["cls"], found.get("pooled", found["cls"])):
+        found.pop("pooled", None)  # it is the class token once more
+    widths = {name: (int(x.shape[1]), round(size[0] / x.shape[2]) if x.ndim == 4 else 0) for name, x in found.items()}
+    return list(found), run.default(list(found)), widths, None if size == other else own
+
+
+class Blocks:
+    """A transformer of one stride: normalised pixels to every level it can give."""
+
+    def __init__(self, network: Any) -> None:
+        self.network = network
+        size = network.config.patch_size
+        self.unit = int(size if isinstance(size, int) else size[0])
+        self.norm = next(
+            (getattr(network, n) for n in _NORMS if isinstance(getattr(network, n, None), nn.Module)), None
+        )
+        takes = inspect.signature(network.forward).parameters
+        self.options = {"interpolate_pos_encoding": True} if "interpolate_pos_encoding" in takes else {}
+
+    def __call__(self, x: Tensor) -> dict[str, Tensor]:
+        answer = self.network(x, output_hidden_states=True, **self.options)
+        places = (x.shape[2] // self.unit, x.shape[3] // self.unit)
+        blocks, found = answer.hidden_states[1:], dict[str, Tensor]()
+        last = len(blocks) - 1
+        for index, block in enumerate(blocks):
+            normed = answer.last_hidden_state if index == last else block if self.norm is None else self.norm(block)
+            prefix, found[f"block{index}"] = tokens.split(normed, places)
+        if prefix.shape[1]:
+            found["cls"] = prefix[:, 0]
+        if prefix.shape[1] > 1:
+            found["registers"] = prefix[:, 1:].flatten(1)
+        pooled = getattr(answer, "pooler_output", None)
+        if pooled is not None:
+            found["pooled"] = pooled
+        return found | {f"block{index}{RAW}": tokens.split(block, places)[1] for index, block in enumerate(blocks)}
+
+    def default(self, names: Sequence[str]) -> list[str]:
+        """The last block and, where there are such, the class token and what the network pools."""
+        blocks = [name for name in names if re.fullmatch(r"block\d+", name)]
+        return [blocks[-1], *(name for name in ("cls", "pooled") if name in names)]
+
+
+class Stages:
+    """A network whose stride grows: normalised pixels to its stages."""
+
+    unit = 32
+
+    def __init__(self, network: Any) -> None:
+        self.network = network
+
+    def __call__(self, x: Tensor) -> dict[str, Tensor]:
+        answer = self.network(x, output_hidden_states=True)
+        maps = getattr(answer, "feature_maps", None)
+        if maps is not None:
+            return dict(zip(self.network.config.out_features, maps, strict=True))
+        found: dict[str, Tensor] = {}
+        by_size = {tuple(x.shape[2:]): x for x in answer.hidden_states if x.ndim == 4}  # the last of each size
+        found |= {f"stage{index}": x for index, x in enumerate(by_size.values())}
+        if getattr(answer, "pooler_output", None) is not None:
+            found["pooled"] = answer.pooler_output.flatten(1)
+        return found
+
+    def default(self, names: Sequence[str]) -> list[str]:
+        """All of them."""
+        return list(names)
