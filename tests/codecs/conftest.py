@@ -16,8 +16,8 @@ from chiasm.codecs.tables import Tables
 from chiasm.codecs.transform import TransformCodec
 
 GOLDENS = Path(__file__).parents[1] / "formats" / "2"
-Symbols = dict[str, Bands]  # of one picture, by level
-MakeSymbols = Callable[..., Symbols]
+Integers = dict[str, Bands]  # of one picture, by level
+MakeSymbols = Callable[..., Integers]
 
 
 @pytest.fixture(scope="session")
@@ -50,9 +50,9 @@ def codec(tables: Tables) -> TransformCodec:
 def make_symbols(tables: Tables) -> MakeSymbols:
     """make_symbols(size, seed, scale, density): Laplacian symbols of both levels, some zero."""
 
-    def make(size: tuple[int, int], seed: int = 0, scale: float = 2.0, density: float = 0.5) -> Symbols:
+    def make(size: tuple[int, int], seed: int = 0, scale: float = 2.0, density: float = 0.5) -> Integers:
         random = np.random.default_rng(seed)
-        found: Symbols = {}
+        found: Integers = {}
         for level in tables.levels:
             found[level.name] = []
             for shape in band_shapes(level, (size[0] // level.stride, size[1] // level.stride)):

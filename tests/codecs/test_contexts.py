@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from chiasm.codecs import contexts, entropy
-from chiasm.codecs.bands import band_shapes
+from chiasm.codecs.bands import Symbols, band_shapes
 from chiasm.codecs.transform import TransformCodec, walk
 
 SHAPES = [(1, 1), (1, 6), (5, 1), (2, 2), (5, 7)]
@@ -104,7 +104,7 @@ def test_symbols_survive_tables_whose_every_weight_is_the_largest(tables):
     for level in levels:
         places = (size[0] // level.stride, size[1] // level.stride)
         symbols = [np.full(s, 66_055, np.int32) for s in band_shapes(level, places)]
-        decoded = codec.read(level.name, codec.write(level.name, symbols, 5, above), places, 5, above)
+        decoded = codec.read(level.name, codec.write(level.name, Symbols(symbols), 5, above), places, 5, above).bands
         compared += [np.array_equal(a, b) for a, b in zip(decoded, symbols, strict=True)]
         above = symbols
     assert compared == [True] * 6

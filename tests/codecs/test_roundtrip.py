@@ -13,17 +13,17 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from chiasm.codecs import entropy
-from chiasm.codecs.bands import LARGEST, Bands, band_shapes
+from chiasm.codecs.bands import LARGEST, Bands, Symbols, band_shapes, rounded
 from chiasm.codecs.transform import TransformCodec
 from chiasm.contracts import Parent
 from chiasm.errors import PacketError
 
-Symbols = dict[str, Bands]
+Integers = dict[str, Bands]  # of one picture, by level
 ODD_SIZES = [(4, 4), (4, 12), (20, 28), (4, 400), (400, 4), (68, 52), (36, 132)]
 EXTREME = [11, 12, 15, 16, 23, 24, 39, 40, 71, 72, 135, 136, 263, 264, 519, 520, 1023, 65_000, 66_055]
 
 
-def equal(a: Symbols, b: Symbols) -> int:
+def equal(a: Integers, b: Integers) -> int:
     """Assert that both hold the same integers. Returns how many there are."""
     assert a.keys() == b.keys()
     for name in a:
@@ -34,31 +34,31 @@ def equal(a: Symbols, b: Symbols) -> int:
     return sum(x.size for bands in a.values() for x in bands)
 
 
-def written(codec, symbols: Symbols, quality: int) -> dict[str, bytes]:
+def written(codec, symbols: Integers, quality: int) -> dict[str, bytes]:
     """A stream for each level that is held, in the order of the tables."""
     return {
-        name: codec.write(name, bands, quality, symbols[codec.parent(name)] if codec.parent(name) else None)
+        name: codec.write(name, Symbols(bands), quality, symbols[codec.parent(name)] if codec.parent(name) else None)
         for name, bands in symbols.items()
     }
 
 
-def read(codec, streams: dict[str, bytes], size: tuple[int, int], quality: int) -> Symbols:
-    found: Symbols = {}
+def read(codec, streams: dict[str, bytes], size: tuple[int, int], quality: int) -> Integers:
+    found: Integers = {}
     for name, data in streams.items():
         stride = codec.fitted.level(name).stride
         above = found[codec.parent(name)] if codec.parent(name) else None
-        found[name] = codec.read(name, data, (size[0] // stride, size[1] // stride), quality, above)
+        found[name] = codec.read(name, data, (size[0] // stride, size[1] // stride), quality, above).bands
     return found
 
 
-def there_and_back(codec, symbols: Symbols, size: tuple[int, int], quality: int) -> int:
+def there_and_back(codec, symbols: Integers, size: tuple[int, int], quality: int) -> int:
     streams = written(codec, symbols, quality)
     decoded = read(codec, streams, size, quality)
     assert written(codec, decoded, quality) == streams
     return equal(decoded, symbols)
 
 
-def encoded(codec, maps: dict[str, torch.Tensor], quality: int) -> dict[str, tuple[bytes, Bands]]:
+def encoded(codec, maps: dict[str, torch.Tensor], quality: int) -> dict[str, tuple[bytes, Symbols]]:
     """Both levels of a picture, coded together: detail on the original context."""
     context = codec.encode("context", maps["context"], quality)
     return {
@@ -67,7 +67,7 @@ def encoded(codec, maps: dict[str, torch.Tensor], quality: int) -> dict[str, tup
     }
 
 
-def decoded(codec, coded: dict[str, tuple[bytes, Bands]], maps: dict[str, torch.Tensor], quality: int):
+def decoded(codec, coded: dict[str, tuple[bytes, Symbols]], maps: dict[str, torch.Tensor], quality: int):
     context = codec.decode("context", coded["context"][0], tuple(maps["context"].shape[1:]), quality)
     detail = codec.decode("detail", coded["detail"][0], tuple(maps["detail"].shape[1:]), quality, context)
     return {"context": context, "detail": detail}
@@ -116,7 +116,7 @@ def test_a_single_value_comes_back_wherever_it_is(codec, tables):
     assert tried == 6 * 3 * 3
 
 
-def zeros(tables, size: tuple[int, int]) -> Symbols:
+def zeros(tables, size: tuple[int, int]) -> Integers:
     return {
         x.name: [np.zeros(s, np.int32) for s in band_shapes(x, (size[0] // x.stride, size[1] // x.stride))]
         for x in tables.levels
@@ -145,8 +145,8 @@ def test_means_that_jump_as_far_as_they_can_come_back(codec, tables):
         x[..., ::16, 8:] = sign * 1e7
         x[..., 16:, :8] = -sign * 1e7
         stream, symbols = codec.encode("context", x, 8)
-        assert LARGEST // 2 < max(int(np.abs(band).max()) for band in symbols) <= LARGEST
-        assert equal({"": codec.decode("context", stream, (8, 33, 49), 8).symbols}, {"": symbols}) > 0
+        assert LARGEST // 2 < max(int(np.abs(band).max()) for band in symbols.bands) <= LARGEST
+        assert equal({"": codec.decode("context", stream, (8, 33, 49), 8).symbols.bands}, {"": symbols.bands}) > 0
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -163,7 +163,7 @@ def test_a_level_without_its_parent_is_an_error_that_says_so(codec, make_symbols
         lambda: codec.decode("detail", streams["detail"], (8, 6, 10), 5),
         lambda: codec.read("detail", streams["detail"], (6, 10), 5),
         lambda: codec.encode("detail", torch.zeros(1, 8, 6, 10), 5),
-        lambda: codec.write("detail", make_symbols((12, 20))["detail"], 5),
+        lambda: codec.write("detail", Symbols(make_symbols((12, 20))["detail"]), 5),
     ):
         with pytest.raises(PacketError, match="'detail' is coded on top of 'context', which is missing"):
             attempt()
@@ -226,7 +226,7 @@ def test_decoding_to_symbols_calls_no_torch_at_all(codec, make_symbols):
         streams = written(codec, symbols, 5)
         assert equal(read(codec, streams, size, 5), symbols) > 0
         with pytest.raises(AssertionError, match="was called"):  # the guard itself works
-            codec.restore("context", symbols["context"], 5)
+            codec.restore("context", Symbols(symbols["context"]), 5)
 
 
 @pytest.fixture
@@ -288,13 +288,11 @@ def frugal(tables) -> TransformCodec:
 
 def thinned(codec, name: str, bands: list[torch.Tensor], quality: int, above: Bands | None) -> tuple[bytes, Bands, int]:
     """Bands K n h w to a stream and symbols as an encoder chooses them; also how many were not zero before."""
-    from chiasm.codecs.bands import rounded
-
     sizes = codec.in_steps(name, bands, quality)
     integers = rounded(sizes, codec.fitted.level(name))
     symbols = [band.numpy() for band in integers]
     before = sum(map(np.count_nonzero, symbols))
-    return codec.write(name, symbols, quality, above, codec.ranks(name, sizes, integers)), symbols, before
+    return codec.write(name, Symbols(symbols), quality, above, codec.ranks(name, sizes, integers)), symbols, before
 
 
 def test_a_component_that_is_thinned_to_nothing_leaves_no_flag(frugal, tables):
@@ -307,8 +305,8 @@ def test_a_component_that_is_thinned_to_nothing_leaves_no_flag(frugal, tables):
     assert before == 11 * 20 + 2 * 3
     assert [bool(x.any()) for x in symbols[0]] == [True, False, False]
     assert stream[0] == 0b10000000
-    assert equal({"": frugal.read("detail", stream, (32, 40), quality, above)}, {"": symbols}) > 0
-    assert frugal.write("detail", symbols, quality, above) == stream
+    assert equal({"": frugal.read("detail", stream, (32, 40), quality, above).bands}, {"": symbols}) > 0
+    assert frugal.write("detail", Symbols(symbols), quality, above) == stream
 
 
 @pytest.mark.parametrize("scale", [0.2, 0.5, 2.0])
@@ -317,8 +315,8 @@ def test_what_was_thinned_is_written_as_if_it_had_been_chosen_so(frugal, tables,
     bands = [torch.from_numpy(random.laplace(0, scale, s)).float() for s in band_shapes(level, (9, 13))]
     stream, symbols, before = thinned(frugal, "context", bands, 5, None)
     assert before > sum(map(np.count_nonzero, symbols))
-    assert equal({"": frugal.read("context", stream, (9, 13), 5)}, {"": symbols}) > 0
-    assert frugal.write("context", symbols, 5) == stream
+    assert equal({"": frugal.read("context", stream, (9, 13), 5).bands}, {"": symbols}) > 0
+    assert frugal.write("context", Symbols(symbols), 5) == stream
 
 
 def test_a_one_is_dropped_exactly_when_it_does_not_reach_the_threshold_of_its_class(codec, tables):

@@ -12,6 +12,7 @@ neighbours.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -26,6 +27,23 @@ from chiasm.features.plane import double, unwavelet, wavelet
 Array = np.ndarray
 Bands = list[Array]  # the integers of one level of one picture, K n h w, fine to coarse
 
+
+@dataclass(frozen=True)
+class Further:
+    """Components that one picture has beside those of the tables: unit vectors n x C, float16; integers n 1 h w."""
+
+    directions: Array
+    integers: Array
+
+
+@dataclass(frozen=True)
+class Symbols:
+    """What a stream holds of one level of one picture, exactly."""
+
+    bands: Bands
+    further: Further | None = None
+
+
 # A coefficient this near to a half is rounded towards zero: the bits it saves are worth more than the error
 # it makes.
 DEAD = 0.12
@@ -37,20 +55,33 @@ def coefficients(values: Tensor, level: LevelTables, parent: Tensor | None = Non
 
     parent: the maps B C' H/2 W/2 that a level with a parent is coded on top of.
     """
-    height, width = values.shape[-2:]
+    return split(components(centred(values, level, parent), level), level)
+
+
+def centred(values: Tensor, level: LevelTables, parent: Tensor | None = None) -> Tensor:
+    """Maps B C H W less what is known of them, parent and mean: B C H W."""
     x = values.float()
     if parent is not None:
-        x = x - crop(double(parent.to(x)), (height, width))
+        x = x - crop(double(parent.to(x)), (x.shape[-2], x.shape[-1]))
+    return x - _constant(level.scale * level.mean, x.device)[:, None, None]
+
+
+def components(x: Tensor, level: LevelTables) -> Tensor:
+    """Centred maps B C H W to components B K H W."""
     with torch.autocast(x.device.type, enabled=False):  # bfloat16 products are no transform
         analysis = _constant(level.basis / level.scale[:, None], x.device)  # C K
-        centred = x.flatten(2) - _constant(level.scale * level.mean, x.device)[:, None]
-        y = x.new_empty(len(x), level.components, height * width)
-        for each, into in zip(centred, y, strict=True):  # one product a picture: the same bits in any batch
+        y = x.new_empty(len(x), level.components, x.shape[-2] * x.shape[-1])
+        for each, into in zip(x.flatten(2), y, strict=True):  # one product a picture: the same bits in any batch
             torch.mm(analysis.T, each, out=into)
-    y = y.reshape(*y.shape[:2], height, width)  # B K H W
+    return y.reshape(len(x), -1, *x.shape[-2:])
+
+
+def split(y: Tensor, level: LevelTables) -> list[Tensor]:
+    """Components B K H W to bands."""
     rough = y[:, level.smooth :, None]
     if not level.smooth:
         return [rough]
+    height, width = y.shape[-2:]
     whole = pad(y[:, : level.smooth], padded((height, width), 2**level.depth))
     return [rough, *wavelet(whole, level.depth)]
 
@@ -75,9 +106,10 @@ def _round(y: Tensor, dead: float, largest: int = LARGEST) -> Tensor:
 
 
 def synthesise(
-    bands: Bands, level: LevelTables, quality: int, step: float, parent: Tensor | None, device: torch.device
+    symbols: Symbols, level: LevelTables, quality: int, step: float, parent: Tensor | None, device: torch.device
 ) -> Tensor:
     """Integers back to a feature map, float32 1 C H W on `device`. parent: as for `coefficients`, of one picture."""
+    bands, further = symbols.bands, symbols.further
     height, width = bands[0].shape[-2:]
     offsets, basis = level.offsets[quality - 1], _constant(level.scale[:, None] * level.basis, device)
     with torch.autocast(device.type, enabled=False):
@@ -91,6 +123,9 @@ def synthesise(
             values = [_restore(*pair, step, device)[None] for pair in zip(coarse, below, strict=True)]
             smooth = crop(unwavelet(values), (height, width))[0]  # S H W
             x = x + basis[:, : level.smooth] @ smooth.flatten(1)
+        if further is not None:
+            added = _constant(further.integers[:, 0].astype(np.float32) * step, device).flatten(1)  # n H*W
+            x = x + _constant(level.scale[:, None] * further.directions.T.astype(np.float32), device) @ added
         x = x.reshape(1, -1, height, width)
         return x if parent is None else x + crop(double(parent.to(x)), (height, width))
 

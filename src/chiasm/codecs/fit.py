@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 from chiasm.codecs import contexts, entropy
-from chiasm.codecs.bands import Bands, coefficients, rounded
+from chiasm.codecs.bands import Bands, Symbols, coefficients, rounded
 from chiasm.codecs.tables import LevelTables, Tables
 from chiasm.codecs.transform import Step, TransformCodec, walk
 from chiasm.contracts import Features, Space
 from chiasm.features.plane import double
 
 Array = np.ndarray
-Symbols = dict[str, Bands]  # of one picture, by level
+Integers = dict[str, Bands]  # of one picture, by level
 Real = dict[str, list[Tensor]]  # the bands that they were rounded from, 1 K n h w
 CLASSES = 64
 SMALLEST, LARGEST = 1 / 512, 28.0  # predicted magnitudes of the first and last class
@@ -74,9 +74,9 @@ def transformed(picture: Features, tables: Tables) -> Real:
     }
 
 
-def quantised(bands: Real, codec: TransformCodec, quality: int, thin: bool) -> Symbols:
+def quantised(bands: Real, codec: TransformCodec, quality: int, thin: bool) -> Integers:
     """Bands to integers; thin: to those that an encoder with the codec's tables would keep."""
-    symbols: Symbols = {}
+    symbols: Integers = {}
     for level in codec.fitted.levels:
         size = codec.in_steps(level.name, bands[level.name], quality)
         held = rounded(size, level)
@@ -84,7 +84,7 @@ def quantised(bands: Real, codec: TransformCodec, quality: int, thin: bool) -> S
         if thin:
             above = symbols[level.parent] if level.parent else None
             ranks = [band[0] for band in codec.ranks(level.name, size, held)]
-            codec.write(level.name, symbols[level.name], quality, above, ranks)
+            codec.write(level.name, Symbols(symbols[level.name]), quality, above, ranks)
     return symbols
 
 
@@ -157,7 +157,7 @@ def lookup() -> Array:
     return found
 
 
-def steps_of(tables: Tables, symbols: Symbols, quality: int) -> list[tuple[LevelTables, Step]]:
+def steps_of(tables: Tables, symbols: Integers, quality: int) -> list[tuple[LevelTables, Step]]:
     """Every pass over one picture's symbols, as it will be coded, but with no component left out."""
     found = []
     for level in tables.levels:
@@ -200,7 +200,7 @@ class _Moments:
                     self.right[level.name][place] += weighted @ np.abs(values[k, o]).ravel()
 
 
-def fit_weights(tables: Tables, symbols: Sequence[Symbols], quality: int, rounds: int = 2) -> None:
+def fit_weights(tables: Tables, symbols: Sequence[Integers], quality: int, rounds: int = 2) -> None:
     """Write the integer weights of one quality into `tables`, by reweighted non-negative least squares."""
     from scipy.optimize import nnls  # type: ignore[import-untyped]
 
@@ -222,7 +222,7 @@ def fit_weights(tables: Tables, symbols: Sequence[Symbols], quality: int, rounds
 
 
 def fit_offsets(
-    tables: Tables, bands: Sequence[Real], symbols: Sequence[Symbols], quality: int
+    tables: Tables, bands: Sequence[Real], symbols: Sequence[Integers], quality: int
 ) -> None:
     """Write how far below m a magnitude of 1, 2, or more lies on average: the centroid of its interval."""
     for index, level in enumerate(tables.levels):
@@ -238,7 +238,7 @@ def fit_offsets(
             level.offsets[quality - 1, r] = below / (count + 20.0)
 
 
-def histogram(tables: Tables, symbols: Sequence[Symbols], quality: int) -> Array:
+def histogram(tables: Tables, symbols: Sequence[Integers], quality: int) -> Array:
     """Counts of symbols for each class of prediction, pooled over pictures, levels and components."""
     counts = np.zeros(CLASSES * entropy.SYMBOLS, np.int64)
     for each in symbols:

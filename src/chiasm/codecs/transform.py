@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from chiasm.codecs import contexts, entropy
-from chiasm.codecs.bands import Bands, band_shapes, coefficients, rounded, synthesise
+from chiasm.codecs import contexts, entropy, further
+from chiasm.codecs.bands import Bands, Symbols, band_shapes, centred, components, rounded, split, synthesise
 from chiasm.codecs.checks import no_parent
 from chiasm.codecs.contexts import PASSES, Surroundings
 from chiasm.codecs.tables import QUALITIES, LevelTables, Tables
@@ -61,7 +61,7 @@ class TransformCodec:
         """The level that `level` is coded on top of, or "". Raises PacketError for a level without tables."""
         return self._facts(level).parent
 
-    def encode(self, level: str, values: Tensor, quality: int, parent: Parent | None = None) -> tuple[bytes, Bands]:
+    def encode(self, level: str, values: Tensor, quality: int, parent: Parent | None = None) -> tuple[bytes, Symbols]:
         """values: 1 C h w of one picture or tile, on any device. quality: 1 (smallest) to 8. Gives stream and symbols.
 
         parent: of a level that has one: values 1 C' ceil(h/2) ceil(w/2), the original or the decoded map, and the
@@ -74,24 +74,25 @@ class TransformCodec:
 
     def encode_batch(
         self, level: str, values: Tensor, quality: int, parent: Parent | None = None
-    ) -> list[tuple[bytes, Bands]]:
+    ) -> list[tuple[bytes, Symbols]]:
         """The same of a batch B C h w, to the same bytes. parent: values of the batch, symbols of each in a list.
 
         The transform runs once for all, on the device of the values; integers alone come to the CPU.
         """
         facts = self._facts(level)
         self._fits(facts, tuple(values.shape[1:]), parent)
-        real = coefficients(values, facts, None if parent is None else parent.values)
-        sizes = self.in_steps(level, real, quality)
+        x = centred(values, facts, None if parent is None else parent.values)
+        y = components(x, facts)
+        sizes = self.in_steps(level, split(y, facts), quality)
         held = rounded(sizes, facts)
         ranks = self.ranks(level, sizes, held)
         integers = [band.cpu().numpy() for band in held]
-        above = [None] * len(values) if parent is None else cast(list[Bands | None], parent.symbols)
+        beside = further.found(x, y, facts, self.fitted.step(level, quality))
+        above = [None] * len(values) if parent is None else [x.bands for x in cast(list[Symbols], parent.symbols)]
         coded = []
-        for index, symbols in enumerate(above):
-            bands = [band[index] for band in integers]
-            stream = self.write(level, bands, quality, symbols, [band[index] for band in ranks])
-            coded.append((stream, bands))
+        for index, more in enumerate(beside):
+            symbols = Symbols([band[index] for band in integers], more)
+            coded.append((self.write(level, symbols, quality, above[index], [band[index] for band in ranks]), symbols))
         return coded
 
     def decode(
@@ -103,27 +104,30 @@ class TransformCodec:
         """
         facts = self._facts(level)
         self._fits(facts, shape, parent)
-        above = None if parent is None else cast(Bands, parent.symbols)
-        bands = self.read(level, data, (shape[1], shape[2]), quality, above)
-        return Parent(self.restore(level, bands, quality, parent), bands)
+        above = None if parent is None else cast(Symbols, parent.symbols).bands
+        symbols = self.read(level, data, (shape[1], shape[2]), quality, above)
+        return Parent(self.restore(level, symbols, quality, parent), symbols)
 
-    def restore(self, level: str, bands: Bands, quality: int, parent: Parent | None = None) -> Tensor:
+    def restore(self, level: str, symbols: Symbols, quality: int, parent: Parent | None = None) -> Tensor:
         """Symbols of a level to its values, float32 1 C h w on `device`. Raises PacketError as `decode` does."""
         facts, step = self._facts(level), self.fitted.step(level, checked(quality))
         above = None if parent is None else parent.values
-        return synthesise(bands, facts, quality, step, above, self.device)
+        return synthesise(symbols, facts, quality, step, above, self.device)
 
     def write(
-        self, level: str, bands: Bands, quality: int, above: Bands | None = None, ranks: list[Array] | None = None
+        self, level: str, symbols: Symbols, quality: int, above: Bands | None = None, ranks: list[Array] | None = None
     ) -> bytes:
-        """Integers to a stream: no floating point. above: the symbols of the parent.
+        """Integers to a stream: no floating point. above: the bands of the parent.
 
         ranks: of every coefficient (see `ranks`). Then lonely ones are dropped where they cost more than they are
-        worth, in `bands` too.
+        worth, in `symbols` too.
         """
-        facts = self._facts(level)
+        facts, bands = self._facts(level), list(symbols.bands)
         _check_parent(facts, above)
         writer, present = entropy.Writer(self.distributions), not_zero(bands)
+        more = symbols.further
+        if more is not None:
+            bands.append(more.integers)
         group: list[tuple[list[Array], list[Array]]] = []
         for step in walk(facts, bands, above, facts.weights[checked(quality) - 1], present):
             kinds = [contexts.classes(prediction, self.fitted.classes) for prediction in step.predictions]
@@ -135,7 +139,7 @@ class TransformCodec:
             if len(group) == len(PASSES):
                 _write(writer, group)
                 group = []
-        return np.packbits(not_zero(bands)).tobytes() + writer.bytes()
+        return np.packbits(not_zero(symbols.bands)).tobytes() + further.header(more) + writer.bytes()
 
     @cached_property
     def thresholds(self) -> Array:
@@ -180,25 +184,27 @@ class TransformCodec:
         for place, kind in zip(step.places, kinds, strict=True):
             band[place] *= ranks[place] >= self._required[kind]
 
-    def read(self, level: str, data: bytes, size: Size, quality: int, above: Bands | None = None) -> Bands:
+    def read(self, level: str, data: bytes, size: Size, quality: int, above: Bands | None = None) -> Symbols:
         """A stream to integers: no floating point, so the same everywhere. size: rows and columns of the map."""
         facts = self._facts(level)
         _check_parent(facts, above)
         weights = facts.weights[checked(quality) - 1]
         bands = [np.zeros(shape, np.int32) for shape in band_shapes(facts, size)]
         present, rest = _flags(level, data, sum(len(band) for band in bands))
+        more, rest = further.announced(rest, facts.mean.size, size)
+        every = bands if more is None else [*bands, more.integers]
         reader = entropy.Reader(rest, self.distributions)
-        for step in walk(facts, bands, above, weights, present):
+        for step in walk(facts, every, above, weights, present):
             kinds = [contexts.classes(prediction, self.fitted.classes) for prediction in step.predictions]
             found = reader.read(_joined(kinds))
             values, at = [], 0
             for where, kind in zip(step.rectangles, kinds, strict=True):
                 values.append(found[at : at + kind.size].reshape(kind.shape))
-                bands[step.band][(step.components, slice(None), *where)] = values[-1]
+                every[step.band][(step.components, slice(None), *where)] = values[-1]
                 at += kind.size
             step.learn(values)
         reader.finish()
-        return bands
+        return Symbols(bands, more)
 
     def _facts(self, level: str) -> LevelTables:
         for facts in self.fitted.levels:
@@ -251,41 +257,43 @@ class Step:
             self.surroundings.learn(where, part)
 
 
-def walk(
-    level: LevelTables, bands: Bands, above: Bands | None, weights: Array, present: Array
-) -> Iterator[Step]:
-    """The one order in which symbols are coded. above: those of the parent. Reads from `bands` only what earlier steps
-    have filled in."""
-    starts = np.cumsum([0, *(len(band) for band in bands)])
-    for band in range(len(bands) - 1, -1, -1):
+def walk(level: LevelTables, bands: Bands, above: Bands | None, weights: Array, present: Array) -> Iterator[Step]:
+    """The one order in which symbols are coded. above: the bands of the parent. Reads from `bands` only what earlier
+    steps have filled in. One band more than the tables have: that of further components.
+    """
+    starts = np.cumsum([0, *(len(band) for band in bands[: level.bands])])
+    for band in range(level.bands - 1, -1, -1):
         here = np.flatnonzero(present[starts[band] : starts[band + 1]])
-        if not here.size:
+        if here.size:
+            surroundings = _surroundings(level, bands[: level.bands], above, band)
+            yield from _steps(band, bands[band].shape, here, surroundings, weights[band])
+    for integers in bands[level.bands :]:
+        count, *shape = integers.shape
+        surroundings = Surroundings((shape[0], shape[1], shape[2]), None, [(contexts.total(bands[0]), 1)])
+        same = np.broadcast_to(further.WEIGHTS[:, None, None], (len(PASSES), 1, count, contexts.FEATURES))
+        yield from _steps(level.bands, integers.shape, np.arange(count), surroundings, same)
+
+
+def _steps(
+    band: int, shape: tuple[int, ...], here: Array, surroundings: Surroundings, weights: Array
+) -> Iterator[Step]:
+    """The steps of one band K n h w. here: its components that are coded; weights: passes x orientations x K x 9."""
+    orientations, height, width = shape[1:]
+    for start, stop in contexts.groups(shape[0]):
+        components = here[(here >= start) & (here < stop)]
+        if not components.size:
             continue
-        surroundings = _surroundings(level, bands, above, band)
-        orientations, height, width = bands[band].shape[1:]
-        for start, stop in contexts.groups(len(bands[band])):
-            components = here[(here >= start) & (here < stop)]
-            if not components.size:
-                continue
-            surroundings.begin(components)
-            for index, rectangles in enumerate(PASSES):
-                chosen = weights[band, index, :orientations][:, components]
-                shapes = [
-                    (
-                        len(components),
-                        orientations,
-                        len(range(*r.indices(height))),
-                        len(range(*c.indices(width))),
-                    )
-                    for r, c in rectangles
-                ]
-                features = surroundings.features(index)
-                predictions = [
-                    contexts.predicted(each, chosen, shape)
-                    for each, shape in zip(features, shapes, strict=True)
-                ]
-                yield Step(band, components, index, surroundings, features, predictions)
-            surroundings.end()
+        surroundings.begin(components)
+        for index, rectangles in enumerate(PASSES):
+            chosen = weights[index, :orientations][:, components]
+            places = [(len(range(*r.indices(height))), len(range(*c.indices(width)))) for r, c in rectangles]
+            features = surroundings.features(index)
+            predictions = [
+                contexts.predicted(each, chosen, (len(components), orientations, *size))
+                for each, size in zip(features, places, strict=True)
+            ]
+            yield Step(band, components, index, surroundings, features, predictions)
+        surroundings.end()
 
 
 def _surroundings(level: LevelTables, bands: Bands, above: Bands | None, band: int) -> Surroundings:

@@ -10,7 +10,8 @@ deflate streams of `plain-*` may differ, with another zlib; what they hold may n
                    three wavelet steps), `detail` of 3 on top of it
     *.chm          packets: height x width, and what is special about them
     expected.npz   NAME/TILE/LEVEL/BAND: the symbols of a level, which a decoder must give exactly: int32 bands K n h w
-                   of `transform`, bit patterns or steps C h w of `plain-*`, numbers D of `vector-*` (one band);
+                   of `transform` (further components last), bit patterns or steps C h w of `plain-*`, numbers D
+                   of `vector-*`;
                    NAME/features/LEVEL: every n-th value of the map (f32), n = ceil(size / 400), which it must give
                    within 1e-4 of the map's largest magnitude
 
@@ -31,7 +32,7 @@ import torch
 
 from chiasm.codecs import NAMES, codec_named
 from chiasm.codecs import packet as bitstream
-from chiasm.codecs.bands import Bands, band_shapes
+from chiasm.codecs.bands import Bands, Further, Symbols, band_shapes
 from chiasm.codecs.tables import LevelTables, Tables
 from chiasm.codecs.transform import TransformCodec
 from chiasm.contracts import Codec, Coded, Level, Packet, Parent, Space, View
@@ -56,7 +57,10 @@ RESIZED = View((224, 224), (3.5, 3.5), (0.0, 28.0))  # 64 x 48 enlarged, and 28 
 
 @dataclass(frozen=True)
 class Golden:
-    """levels: name -> codec and quality. view: of the levels that are not coded by `transform`; None: native."""
+    """levels: name -> codec and quality. view: of the levels that are not coded by `transform`; None: native.
+
+    further: level -> how many components it has beside those of the tables.
+    """
 
     name: str
     size: tuple[int, int]
@@ -65,6 +69,7 @@ class Golden:
     embedded: bool = False
     extreme: bool = False
     view: View | None = None
+    further: tuple[tuple[str, int], ...] = ()
 
 
 def both(context: int, detail: int = 0) -> dict[str, tuple[str, int]]:
@@ -85,6 +90,7 @@ GOLDENS = (
     Golden("64x48-q3-q7", (64, 48), both(3, 7)),
     Golden("64x48-q5-context", (64, 48), context(5)),
     Golden("64x48-q8-extreme", (64, 48), both(8), extreme=True),
+    Golden("64x48-q6-further", (64, 48), both(6), further=(("context", 1), ("detail", 4))),
     Golden("260x258-q5-context-tiles", (260, 258), context(5), tile=256),
     Golden("300x20-q4-tiles", (300, 20), both(4), tile=256),
     Golden(
@@ -188,6 +194,22 @@ def symbols(seed: str, facts: LevelTables, size: tuple[int, int], quality: int, 
     return bands
 
 
+def further(seed: str, count: int, shape: tuple[int, ...]) -> Further | None:
+    """`count` components of a level C h w beside those of the tables: sixteenths along, few integers but large ones."""
+    if not count:
+        return None
+    source = numbers(f"further {seed}")
+    directions = [(next(source) % 33 - 16) / 16 for _ in range(count * shape[0])]
+    integers = [
+        (drawn % 40 - 20) * (drawn >> 16) % 600 - 300 if (drawn := next(source)) % 7 == 0 else 0
+        for _ in range(count * shape[1] * shape[2])
+    ]
+    return Further(
+        np.array(directions, np.float16).reshape(count, shape[0]),
+        np.array(integers, np.int32).reshape(count, 1, *shape[1:]),
+    )
+
+
 def values(seed: str, shape: tuple[int, ...]) -> torch.Tensor:
     """1 C ...: fractions that float16 rounds, one channel of zeros, one of large, one of very small numbers."""
     source = numbers(seed)
@@ -249,7 +271,9 @@ class Made:
             data, held = codec.encode(name, values(seed, shape), quality)
             return data, [np.asarray(held)]
         bands = symbols(seed, codec.fitted.level(name), (shape[1], shape[2]), quality, self.golden.extreme)
-        return codec.write(name, bands, quality, None if parent is None else parent.symbols), bands
+        held = Symbols(bands, further(seed, dict(self.golden.further).get(name, 0), shape))
+        data = codec.write(name, held, quality, None if parent is None else parent.symbols.bands)
+        return data, bands if held.further is None else [*bands, held.further.integers]
 
     def whole(self, name: str, windows: list[Window]) -> torch.Tensor:
         parts = [(window, {name: tile.values}) for window, tile in zip(windows, self.decoded[name], strict=True)]

@@ -20,6 +20,7 @@ LIFT = (-1.586134342059924, -0.052980118572961, 0.882911075530934, 0.44350685204
 SCALE = 1.149604398860241
 BUCKETS = ((12, 2), (16, 3), (24, 4), (40, 5), (72, 6), (136, 7), (264, 8), (520, 16))
 PASSES = (((0, 0),), ((1, 1),), ((0, 1), (1, 0)))  # first row and column of each rectangle
+FURTHER = [[36, 0, 0, 315, 0, 0, 0, 0, 0], [14, 0, 0, 305, 0, 0, 0, 116, 0], [6, 0, 0, 259, 0, 0, 175, 0, 0]]
 AROUND = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0)]
 
 
@@ -167,11 +168,16 @@ class RangeDecoder:
 
 
 class Stream:
-    """One level of one tile: flags, range coder words, raw bits."""
+    """One level of one tile: flags, directions of further components n x C, range coder words, raw bits."""
 
-    def __init__(self, data: bytes, flags: int) -> None:
+    def __init__(self, data: bytes, flags: int, channels: int) -> None:
         at = -(-flags // 8)
         self.flags = [data[i // 8] >> (7 - i % 8) & 1 for i in range(flags)]
+        self.directions = np.zeros((0, channels))
+        if data[at : at + 4] == b"\xff\xff\xff\xff":
+            end = at + 5 + 2 * channels * data[at + 4]
+            self.directions = np.frombuffer(data[at + 5 : end], "<f2").reshape(-1, channels).astype(float)
+            at = end
         (count,) = struct.unpack_from("<I", data, at)
         self.coder = RangeDecoder(list(struct.unpack_from(f"<{count}I", data, at + 4)))
         self.raw, self.at = data[at + 4 + 4 * count :], 0
@@ -225,14 +231,26 @@ def capped(x: np.ndarray) -> np.ndarray:
 
 def decode(
     tables: Tables, name: str, data: bytes, size: tuple[int, int], quality: int, above: Bands | None = None
-) -> Bands:
-    """The symbols of a level, or tile of one, of `size` rows and columns. above: those of its parent."""
+) -> tuple[Bands, np.ndarray]:
+    """The symbols of a level, or tile of one, of `size` rows and columns. above: the bands of its parent.
+
+    Further components are one band more; their directions are the second result.
+    """
     level = next(level for level in tables.levels if level.name == name)
     bands = [np.zeros(shape, np.int64) for shape in shapes(level, size)]
-    stream = Stream(data, sum(len(band) for band in bands))
+    stream = Stream(data, sum(len(band) for band in bands), len(level.scale))
     for index in range(len(bands) - 1, -1, -1):
-        decode_band(tables, level, bands, index, stream, around_band(level, bands, index, above), quality)
-    return bands
+        begin = sum(len(x) for x in bands[:index])
+        present = [k for k in range(len(bands[index])) if stream.flags[begin + k]]
+        known = around_band(level, bands, index, above)
+        decode_band(tables, bands[index], present, stream, known, level.weights[quality - 1, index])
+    if len(stream.directions):
+        more = np.zeros((len(stream.directions), 1, *size), np.int64)
+        weights = np.broadcast_to(np.array(FURTHER)[:, None, None], (3, 1, len(more), 9))
+        known = Around(None, [(capped(bands[0]).sum((0, 1)), 1)])
+        decode_band(tables, more, list(range(len(more))), stream, known, weights)
+        bands.append(more)
+    return bands, stream.directions
 
 
 class Around(NamedTuple):
@@ -269,11 +287,9 @@ def features_at(known: Around, before: np.ndarray, plane: np.ndarray, place: tup
 
 
 def decode_band(
-    tables: Tables, level: Level, bands: Bands, index: int, stream: Stream, known: Around, quality: int
+    tables: Tables, band: np.ndarray, present: list[int], stream: Stream, known: Around, weights: np.ndarray
 ) -> None:
-    band = bands[index]
-    begin = sum(len(x) for x in bands[:index])
-    present = [k for k in range(len(band)) if stream.flags[begin + k]]
+    """weights: pass, orientation, component, feature."""
     before = np.zeros(band.shape[1:], np.int64)
     start, width = 0, 1
     while start < len(band):
@@ -284,8 +300,7 @@ def decode_band(
             planes = {k: capped(band[k]) for k in group}
             for k, o, y, x in places:
                 features = features_at(known, before, planes[k][o], (k, o, y, x))
-                weights = level.weights[quality - 1, index, number, o, k]
-                size = sum(int(w) * int(f) for w, f in zip(weights, features, strict=True))
+                size = sum(int(w) * int(f) for w, f in zip(weights[number, o, k], features, strict=True))
                 kinds.append(int(tables.classes[min(size // 8, 4095)]))
             for place, value in zip(places, stream.integers(kinds, tables.counts), strict=True):
                 band[place] = value
@@ -302,11 +317,12 @@ def places_of(group: list[int], shape: tuple[int, ...], number: int) -> Iterator
 
 
 def synthesise(
-    tables: Tables, name: str, symbols: Bands, quality: int, parent: np.ndarray | None = None
+    tables: Tables, name: str, symbols: tuple[Bands, np.ndarray], quality: int, parent: np.ndarray | None = None
 ) -> np.ndarray:
     """A map C h w in float64. parent: the map of the level that it is coded on top of."""
     number, level = next((i, level) for i, level in enumerate(tables.levels) if level.name == name)
-    step, bands = float(tables.steps[quality - 1, number]), list(symbols)
+    step, bands, directions = float(tables.steps[quality - 1, number]), list(symbols[0]), symbols[1]
+    more = bands.pop() if len(directions) else np.zeros((0, 1, 1, 1))
     height, width = bands[0].shape[-2:]
     if level.smooth:
         means = bands[-1].copy()
@@ -322,6 +338,7 @@ def synthesise(
         components = [plane[:, :height, :width], *components]
     y = np.concatenate(components)
     x = level.mean.astype(float)[:, None, None] + np.einsum("ck,khw->chw", level.basis.astype(float), y)
+    x = x + np.einsum("nc,nhw->chw", directions, more[:, 0] * step)
     x *= level.scale.astype(float)[:, None, None]
     return x if parent is None else x + doubled(parent)[:, :height, :width]
 
