@@ -7,6 +7,7 @@
     ├── StoreError                 a store cannot be opened, is locked, or lacks what was asked of it
     ├── ConfigError                an option, key or value that no recipe knows
     ├── ModelError                 a name that is not among the models, or weights that do not fit it
+    │   └── LicenceError           weights whose licence binds and was not accepted
     └── MissingExtraError          an optional dependency is not installed; the message has the command
 """
 
@@ -57,6 +58,14 @@ class ModelError(ChiasmError, KeyError):
 
     def __str__(self) -> str:  # KeyError would print the repr of the message
         return str(self.args[0]) if self.args else ""
+
+
+class LicenceError(ModelError):
+    """Weights whose licence binds and was not accepted. `key` is what must be accepted."""
+
+    def __init__(self, message: str, key: str) -> None:
+        super().__init__(message)
+        self.key = key
 
 
 class MissingExtraError(ChiasmError, ImportError):

@@ -14,7 +14,7 @@ from functools import cached_property, lru_cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, TypeVar
 
-from chiasm.errors import ModelError, nearest
+from chiasm.errors import LicenceError, ModelError, nearest
 
 M = TypeVar("M", bound="nn.Module")
 
@@ -132,12 +132,14 @@ class Model:
     name: of an entry, or `timm:NAME`, `hf:NAME_OR_FOLDER`, `onnx:FILE`, `tflite:FILE`. The rest is of foreign ones.
     weights: a local file or folder; None: those that its library fetches. layers: names or indices of what is stored;
     none: the last, or every stage of a convolutional network. view: native, longest:518, square:224; "": its own.
+    accepted: whether a licence that binds is accepted, now and from now on.
     """
 
     name: str
     weights: Path | None = None
     layers: tuple[str, ...] = ()
     view: str = ""
+    accepted: bool = False
 
     @property
     def is_foreign(self) -> bool:
@@ -159,16 +161,23 @@ class Model:
                 f"{', '.join(f'{library}:NAME' for library in FOREIGN)}"
             )
 
-    def encoders(self, device: torch.device, dtype: torch.dtype) -> Mapping[Kind, Encoder]:
+    def _foreign(self, device: torch.device) -> Encoder:
+        from chiasm.encoders import catalogue, foreign
+
+        asked = {"weights": self.weights, "layers": self.layers or None, "view": self.view or None}
+        try:
+            return foreign.load(self.name, device=device, **asked)  # type: ignore[arg-type]
+        except LicenceError as error:
+            if not self.accepted:
+                raise
+            catalogue.accept(error.key)
+            return foreign.load(self.name, device=device, **asked)  # type: ignore[arg-type]
+
+    def encoders(self, device: torch.device) -> Mapping[Kind, Encoder]:
         """The encoders of its space by what they read, on a device. Weights of entries are read at their first call."""
         self.check()
         if self.is_foreign:
-            from chiasm.encoders import foreign
-
-            loaded = foreign.load(
-                self.name, weights=self.weights, layers=self.layers or None, view=self.view or None,
-                device=device, dtype=dtype,
-            )  # fmt: skip
+            loaded = self._foreign(device)
             return {loaded.accepts: loaded}
         chosen = entry(self.name)
         partner = (entry(chosen.raw),) if chosen.raw else ()

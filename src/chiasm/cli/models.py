@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -12,12 +13,14 @@ from chiasm.cli import options
 from chiasm.cli.group import VerbGroup
 from chiasm.cli.options import MODEL
 from chiasm.cli.terminal import Bar, Terminal, columns
+from chiasm.errors import ModelError, nearest
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from chiasm.evaluation.protocols.pictures import Picture
 
+MOST_LISTED = 40  # networks of a library
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -36,21 +39,49 @@ limit = click.option("--limit", type=click.IntRange(1), help="Take only the firs
 @options.common
 @options.pass_terminal
 def models(terminal: Terminal, name: str | None) -> None:
-    """List the models, or print the card of NAME.
+    """List the models, search them for NAME, or print its card.
 
-    A card holds data, licence, scores, the command that made the weights, and their hash.
+    A card holds data, licence, scores, the command that made the weights, and their hash. Of public networks, any of
+    timm and transformers can be an encoder; families that are often asked for are listed with licence and size.
     """
+    from chiasm.encoders.catalogue import FAMILIES
     from chiasm.models import ENTRIES, entry
 
-    if name is not None:
+    if name in ENTRIES:
         card = entry(name).card
         terminal.event("summary", dict(card))
         terminal.show(columns([(key, _words(value)) for key, value in card.items()]))
         return
-    for found in ENTRIES.values():
+    word = (name or "").partition(":")[2] or (name or "")
+    entries = [each for each in ENTRIES.values() if word in each.name]
+    families = [each for each in FAMILIES if word in each.name or any(part in word for part in each.parts) or not word]
+    listed = _listed(terminal, word) if word else []
+    if not entries and not families and not listed:
+        raise ModelError(f"no model called {name!r}; {nearest(word, [*ENTRIES, *(each.name for each in FAMILIES)])}")
+    for found in entries:
         terminal.event("entry", {"name": found.name, "space": found.space, "role": found.role})
-    terminal.event("summary", {"entries": len(ENTRIES)})
-    terminal.show(columns([(found.name, found.space, found.role) for found in ENTRIES.values()]))
+    for family in families:
+        terminal.event("family", asdict(family))
+    for each in listed:
+        terminal.event("model", {"name": each})
+    counts = {"entries": len(entries), "families": len(families), "models": len(listed)}
+    terminal.event("summary", counts)
+    rows = [(found.name, found.space, found.role) for found in entries]
+    rows += [
+        (each.example, f"{each.parameters} M", each.licence + (" (accept it once)" if each.binding else ""))
+        for each in families
+    ]
+    terminal.show(columns([*rows, *((each, "", "") for each in listed)]))
+
+
+def _listed(terminal: Terminal, word: str) -> list[str]:
+    """Networks of timm with this word in their names, where timm is installed."""
+    try:
+        from timm import list_models
+    except ImportError:
+        terminal.say('to search timm too: pip install "chiasm[timm]"')
+        return []
+    return [f"timm:{name}" for name in list_models(f"*{word}*")[:MOST_LISTED]]
 
 
 def _words(value: object) -> str:

@@ -116,9 +116,7 @@ class Encoding:
         from chiasm.flow.pipeline import Pipeline
         from chiasm.models import Model
 
-        model = Model(self.encoder, self.weights, self.layers or (), self.view)
-        if self.accepted:
-            model.accept_licence()
+        model = Model(self.encoder, self.weights, self.layers or (), self.view, self.accepted)
         runtime, writable = _runtime(self.device, self.precision), store is not None
         return Pipeline.of(model, store=store, writable=writable, wait=wait, codec=self.codec, runtime=runtime)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from chiasm.errors import ModelError, nearest
+from chiasm.errors import LicenceError, ModelError, nearest
 
 
 @dataclass(frozen=True)
@@ -85,9 +85,10 @@ def check(name: str, licence: str = "") -> None:
     else:
         return
     if key not in accepted():
-        raise ModelError(
-            f"the weights of {name} are under the {title}{url}, which binds what you do with them; read it, then "
-            f"accept it once with chiasm.encoders.catalogue.accept({key!r})"
+        raise LicenceError(
+            f"the weights of {name} are under the {title}{url}, which binds what you do with them; read it, then accept "
+            f"it once with --accept-licence, or chiasm.encoders.catalogue.accept({key!r})",
+            key,
         )
 
 

@@ -153,7 +153,7 @@ class Pipeline:
         """The encoders. Raises ModelError when there is none, or its weights do not fit."""
         if self.model is None:
             raise ModelError("no encoder is loaded here, only what is stored; load one with Pipeline.load(name)")
-        return Eye(self.model.encoders(self.runtime.device, self.runtime.dtype), self.runtime)
+        return Eye(self.model.encoders(self.runtime.device), self.runtime)
 
     def __enter__(self) -> Pipeline:
         return self

@@ -22,13 +22,12 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from chiasm.contracts import Sensor
+from chiasm.contracts import Features, Sensor
 from chiasm.evaluation.baselines.demosaicing import METHODS, drawn
 from chiasm.evaluation.meters.distances import Decode, Distance, Encode, distance, relative, spread
 from chiasm.evaluation.meters.metrics import psnr, quantised
 from chiasm.evaluation.protocols.denoising import Coded, smoothed
 from chiasm.evaluation.protocols.pictures import Picture, cropped
-from chiasm.flow.tiles import EncodeRaw
 from chiasm.images.raw import sensor
 from chiasm.images.raw.pinned import Noise, pinned
 
@@ -44,7 +43,7 @@ Bank = Mapping[str, list[float]]
 class RawSpace:
     """What is under test: the RAW encoder beside the RGB one, the decoder of both, and the codec."""
 
-    encode: EncodeRaw
+    encode: Callable[[Tensor, Tensor], Features]
     teacher: Encode
     decode: Decode
     coded: Coded
