@@ -41,7 +41,7 @@ def test_one_picture_one_file_no_store(call, photos, tmp_path):
     assert call("pack", photos / "beach.png", "-o", packet).code == 0
     facts = call("inspect", packet, "--json").summary
     assert facts["space"] == "ns-1"
-    assert {level["codec"].rsplit("/", 1)[-1] for level in facts["levels"].values()} == {"q5"}
+    assert {(level["codec"], level["quality"]) for level in facts["levels"].values()} == {("transform", 5)}
     assert (facts["height"], facts["width"]) == (48, 64)
     assert facts["bits_per_pixel"] == pytest.approx(8 * packet.stat().st_size / (48 * 64))
     assert "detail" in call("inspect", packet).out

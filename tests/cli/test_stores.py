@@ -20,8 +20,9 @@ def test_inspect_counts_what_is_there(call, store, bad):
     images = said.of("image")
     assert len(images) == 3
     assert sum(len(image["uris"]) for image in images) == 4
-    for level, size in facts["level_bytes"].items():
-        assert facts["bits_per_pixel"][level] == pytest.approx(8 * size / facts["pixels"])
+    for level, found in facts["levels"]["ns-1"].items():
+        assert found["rows"] == 3
+        assert facts["bits_per_pixel"]["ns-1"][level] == pytest.approx(8 * found["bytes"] / facts["pixels"])
 
 
 def test_inspect_is_readable(call, store):
@@ -52,8 +53,8 @@ def test_verify_finds_a_flipped_byte_and_repair_makes_room_for_a_second_encode(c
     call("encode", tmp_path / "later.png", "--store", path)  # of the last commit opening itself takes care
     with open_store(path) as opened:
         key = opened.keys()[1]
-        stream = opened.get(key).packet.streams["detail"]
-    (file,) = [f for f in (path / "images.lance" / "data").iterdir() if stream in f.read_bytes()]
+        stream = opened.get(key).spaces["ns-1"]["detail"].coded.data
+    (file,) = [f for f in path.glob("levels/*/data/*") if stream in f.read_bytes()]
     data = bytearray(file.read_bytes())
     data[data.index(stream) + len(stream) // 2] ^= 0x10
     file.write_bytes(data)
@@ -63,6 +64,8 @@ def test_verify_finds_a_flipped_byte_and_repair_makes_room_for_a_second_encode(c
     assert call("reconstruct", path, "--out", tmp_path / "drawn", "--json").summary["failed"] == 1
     assert call("verify", path, "--repair").code == 1
     assert call("verify", path).code == 0
-    assert call("inspect", path, "--json").summary["images"] == 3
+    rows = [4, 3]
+    assert [each["rows"] for each in call("inspect", path, "--json").summary["levels"]["ns-1"].values()] == rows
     assert call("encode", photos, "--store", path, "--retry", "--json").summary["stored"] == 1
-    assert call("inspect", path, "--json").summary["images"] == 4
+    rows = [4, 4]
+    assert [each["rows"] for each in call("inspect", path, "--json").summary["levels"]["ns-1"].values()] == rows

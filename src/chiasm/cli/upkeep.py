@@ -60,9 +60,9 @@ def remove(
     dry_run: bool,
     wait: float,
 ) -> None:
-    """Remove pictures (NAMES, or those of --where), or a level of a space, from STORE.
+    """Remove pictures, or one level of all, from STORE.
 
-    NAMES are keys, first digits of keys, or paths. The sources themselves are never touched. Space on the disk is freed
+    Pictures are those of NAMES, or of --where. NAMES are keys, first digits of keys, or paths. The sources themselves are never touched. Space on the disk is freed
     by `chiasm compact`.
     """
     from chiasm.flow.read import Reader
@@ -92,7 +92,10 @@ def remove(
 @options.common
 @options.pass_terminal
 def merge(terminal: Terminal, store: Path, other: Path, wait: float) -> None:
-    """Add to STORE what OTHER has and it has not: pictures, levels, labels, sources. OTHER is not changed."""
+    """Add to STORE what only OTHER has.
+
+    Pictures, levels, labels and sources come along; OTHER is not changed.
+    """
     from chiasm.store import open_store
 
     with open_store(store, "w", wait) as opened, open_store(other) as source:
@@ -107,7 +110,10 @@ def merge(terminal: Terminal, store: Path, other: Path, wait: float) -> None:
 @options.common
 @options.pass_terminal
 def compact(terminal: Terminal, store: Path, wait: float) -> None:
-    """Rewrite STORE in few large files and free the space of what was removed or replaced."""
+    """Rewrite STORE in few large files.
+
+    That frees the space of what was removed or replaced.
+    """
     from chiasm.store import open_store
 
     with open_store(store, "w", wait) as opened:

@@ -86,8 +86,8 @@ def check(name: str, licence: str = "") -> None:
         return
     if key not in accepted():
         raise LicenceError(
-            f"the weights of {name} are under the {title}{url}, which binds what you do with them; read it, then accept "
-            f"it once with --accept-licence, or chiasm.encoders.catalogue.accept({key!r})",
+            f"the weights of {name} are under the {title}{url}, which binds what you do with them; read it, then "
+            f"accept it once with --accept-licence, or chiasm.encoders.catalogue.accept({key!r})",
             key,
         )
 
