@@ -292,7 +292,7 @@ def thinned(codec, name: str, bands: list[torch.Tensor], quality: int, above: Ba
     integers = rounded(sizes, codec.fitted.level(name))
     symbols = [band.numpy() for band in integers]
     before = sum(map(np.count_nonzero, symbols))
-    return codec.write(name, Symbols(symbols), quality, above, codec.ranks(name, sizes, integers)), symbols, before
+    return codec.write(name, Symbols(symbols), quality, above, codec.worth(name, sizes)), symbols, before
 
 
 def test_a_component_that_is_thinned_to_nothing_leaves_no_flag(frugal, tables):
@@ -319,18 +319,18 @@ def test_what_was_thinned_is_written_as_if_it_had_been_chosen_so(frugal, tables,
     assert frugal.write("context", Symbols(symbols), 5) == stream
 
 
-def test_a_one_is_dropped_exactly_when_it_does_not_reach_the_threshold_of_its_class(codec, tables):
-    step, thresholds = tables.step("context", 5), codec.thresholds
-    sizes = [torch.from_numpy(np.stack([thresholds, np.nextafter(thresholds, 0), -thresholds, thresholds + 1]))]
-    integers = [torch.where(sizes[0].abs() < 1.5, sizes[0].sign(), 2 * sizes[0].sign()).int()]
-    (ranks,) = codec.ranks("detail", sizes, integers)
-    seen = 0
-    for (row, column), rank in np.ndenumerate(ranks):
-        for kind, threshold in enumerate(thresholds):
-            one, size = abs(int(integers[0][row, column])) == 1, abs(float(sizes[0][row, column]))
-            assert (rank < codec._required[kind]) == (one and size < threshold)
-            seen += 1
-    assert (seen, step) == (4 * 64 * 64, 1.25)
+def test_what_another_device_says_of_ones_compares_as_their_sizes_do(codec, monkeypatch):
+    thresholds = codec.thresholds
+    sizes = torch.from_numpy(np.stack([thresholds, np.nextafter(thresholds, 0), -thresholds, thresholds + 1]))
+    here = codec.worth("detail", [sizes])
+    monkeypatch.setattr(torch.Tensor, "device", torch.device("meta"))  # as if it lay elsewhere
+    monkeypatch.setattr(torch.Tensor, "to", lambda x, kind: x.type(kind) if isinstance(kind, torch.dtype) else x)
+    there = codec.worth("detail", [sizes])
+    monkeypatch.undo()
+    assert (here.sizes[0].dtype, there.sizes[0].dtype) == (np.float32, np.int16)
+    wanted = here.sizes[0][..., None] < here.thresholds
+    np.testing.assert_array_equal(there.sizes[0][..., None] < there.thresholds, wanted)
+    assert 0 < wanted.sum() < wanted.size == 4 * 64 * 64
 
 
 @pytest.mark.parametrize("quality", range(1, 9))

@@ -60,10 +60,12 @@ def coefficients(values: Tensor, level: LevelTables, parent: Tensor | None = Non
 
 def centred(values: Tensor, level: LevelTables, parent: Tensor | None = None) -> Tensor:
     """Maps B C H W less what is known of them, parent and mean: B C H W."""
-    x = values.float()
-    if parent is not None:
-        x = x - crop(double(parent.to(x)), (x.shape[-2], x.shape[-1]))
-    return x - _constant(level.scale * level.mean, x.device)[:, None, None]
+    x = values.detach().float()
+    mean = _constant(level.scale * level.mean, x.device)[:, None, None]
+    if parent is None:
+        return x - mean
+    doubled = crop(double(parent.detach().to(x)), (x.shape[-2], x.shape[-1]))
+    return torch.sub(x, doubled, out=doubled).sub_(mean)
 
 
 def components(x: Tensor, level: LevelTables) -> Tensor:

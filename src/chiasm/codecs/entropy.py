@@ -46,6 +46,12 @@ def symbol_of(size: Array) -> Array:
     return found
 
 
+def _places(symbols: Array) -> tuple[Array, Array]:
+    """How many raw bits each symbol of 12 or more has, and where they begin when all lie in a row."""
+    widths = _BITS[symbols]
+    return widths, np.cumsum(widths) - widths
+
+
 class Writer:
     """Collects groups of integers; `bytes` is the stream: word count, range-coder words, raw bits."""
 
@@ -76,9 +82,14 @@ class Writer:
             self._extra(size, symbols)
 
     def _extra(self, size: Array, symbols: Array) -> None:
-        for value, symbol in zip(size[symbols >= DIRECT], symbols[symbols >= DIRECT], strict=True):
-            width, rest = int(_BITS[symbol]), int(value - _FIRST[symbol])
-            self.raw.append(np.array([rest >> bit & 1 for bit in range(width - 1, -1, -1)], np.uint8))
+        large = symbols >= DIRECT
+        widths, starts = _places(symbols[large])
+        rest = size[large] - _FIRST[symbols[large]]
+        bits = np.zeros(int(widths.sum()), np.uint8)
+        for bit in range(int(widths.max())):
+            has = widths > bit
+            bits[starts[has] + bit] = rest[has] >> (widths[has] - 1 - bit) & 1
+        self.raw.append(bits)
 
     def bytes(self) -> bytes:
         words = self.coder.get_compressed().astype("<u4")
@@ -139,12 +150,15 @@ class Reader:
         return decoded
 
     def _extra(self, ordered: Array) -> None:
-        for index in np.flatnonzero(ordered >= DIRECT):
-            symbol = int(ordered[index])
-            rest = 0
-            for bit in self._take(int(_BITS[symbol])):
-                rest = rest << 1 | int(bit)
-            ordered[index] = int(_FIRST[symbol]) + rest
+        large = np.flatnonzero(ordered >= DIRECT)
+        symbols = ordered[large]
+        widths, starts = _places(symbols)
+        bits = self._take(int(widths.sum()))
+        rest = np.zeros(large.size, np.int32)
+        for bit in range(int(widths.max())):
+            has = widths > bit
+            rest[has] = rest[has] << 1 | bits[starts[has] + bit]
+        ordered[large] = _FIRST[symbols] + rest
 
     def _take(self, count: int) -> Array:
         taken: Array = self.raw[self.at : self.at + count]

@@ -83,8 +83,8 @@ def quantised(bands: Real, codec: TransformCodec, quality: int, thin: bool) -> I
         symbols[level.name] = [band[0].numpy() for band in held]
         if thin:
             above = symbols[level.parent] if level.parent else None
-            ranks = [band[0] for band in codec.ranks(level.name, size, held)]
-            codec.write(level.name, Symbols(symbols[level.name]), quality, above, ranks)
+            worth = codec.worth(level.name, size).of(0)
+            codec.write(level.name, Symbols(symbols[level.name]), quality, above, worth)
     return symbols
 
 

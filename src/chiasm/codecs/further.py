@@ -31,36 +31,46 @@ def found(x: Tensor, y: Tensor, level: LevelTables, step: float) -> list[Further
 
     x: centred maps B C H W; y: their components B K H W. step: the quantiser's.
     """
-    scale = torch.from_numpy(level.scale).to(x.device)[:, None, None]
-    aligned = x / scale
-    lost = (aligned.square().sum(1) - y.square().sum(1)).flatten(1).amax(1)  # of the worst place
+    scale = torch.from_numpy(level.scale).to(x.device)
     basis = torch.from_numpy(level.basis).to(x.device)
     chosen: list[Further | None] = []
     with torch.autocast(x.device.type, enabled=False):
-        for index, worst in enumerate(lost.tolist()):
-            if worst < step * step or level.components == len(basis):
+        for whole, known in zip(x.flatten(2), y.flatten(2), strict=True):  # C H*W, K H*W
+            lost = _lost(whole, known, scale) / (step * step)
+            if level.components == len(basis) or float(lost.amax()) < 1.0:
                 chosen.append(None)
                 continue
-            rest = aligned[index].flatten(1) - basis @ y[index].flatten(1)  # C H*W
-            chosen.append(_chosen(rest, step, (x.shape[-2], x.shape[-1])))
+            places = (lost > (0.5 + DEAD) ** 2).nonzero()[:, 0]  # elsewhere nothing is rounded to more than 0
+            rest = whole[:, places] / scale[:, None] - basis @ known[:, places]
+            chosen.append(_chosen(rest / step, places, (x.shape[-2], x.shape[-1])))
     return chosen
 
 
-def _chosen(rest: Tensor, step: float, size: tuple[int, int]) -> Further | None:
+def _lost(whole: Tensor, known: Tensor, scale: Tensor) -> Tensor:
+    """Squared length of what the components miss at every place. Some thousand places at a time stay in the cache."""
+    weight = scale.reciprocal().square()
+    parts = zip(torch.split(whole, 2048, dim=1), torch.split(known, 2048, dim=1), strict=True)
+    return torch.cat([weight @ a.square() - b.square().sum(0) for a, b in parts])
+
+
+def _chosen(rest: Tensor, places: Tensor, size: Size) -> Further | None:
+    """rest: C n in steps, at n of the H*W places."""
     vectors = torch.linalg.eigh((rest @ rest.T).double().cpu())[1].flip(1).T[:MOST]  # largest first, rows
     directions, integers = [], []
     for vector in vectors * vectors.sum(1, keepdim=True).sign():
         direction = vector.half()
         along = direction.float().to(rest.device)
-        y = along @ rest / step
+        y = along @ rest
         rounded = (y.abs() + (0.5 - DEAD)).floor_().clamp_max_(LARGEST).copysign_(y)
         saved = float((y.square() - (y - rounded).square()).sum())
         bits = 16 * len(direction) + float((6 + 2 * rounded.abs().clamp_min(1).log2())[rounded != 0].sum())
         if saved < PRICE * bits:
             break
-        rest = rest - torch.outer(along, rounded * step)
+        rest = rest - torch.outer(along, rounded)
+        plane = rest.new_zeros(size[0] * size[1], dtype=torch.int32)
+        plane[places] = rounded.to(torch.int32)
         directions.append(direction.numpy())
-        integers.append(rounded.to(torch.int32).reshape(1, *size).cpu().numpy())
+        integers.append(plane.reshape(1, *size).cpu().numpy())
     return Further(np.stack(directions), np.stack(integers)) if directions else None
 
 

@@ -26,7 +26,18 @@ from chiasm.errors import PacketError, nearest
 Array = np.ndarray
 NAME = "transform"
 PRICE = 0.1  # squared quantiser steps that a bit is worth to the encoder
-KEPT = (1 << 15) - 1  # rank of what is not a one
+
+
+@dataclass(frozen=True)
+class Worth:
+    """Sizes of coefficients (B) K n h w by band, and for each class the one that a magnitude of one must reach."""
+
+    sizes: list[Array]
+    thresholds: Array
+
+    def of(self, index: int) -> Worth:
+        """That of one picture of a batch."""
+        return Worth([band[index] for band in self.sizes], self.thresholds)
 
 
 @dataclass(eq=False)
@@ -85,14 +96,14 @@ class TransformCodec:
         y = components(x, facts)
         sizes = self.in_steps(level, split(y, facts), quality)
         held = rounded(sizes, facts)
-        ranks = self.ranks(level, sizes, held)
+        worth = self.worth(level, sizes)
         integers = [band.cpu().numpy() for band in held]
         beside = further.found(x, y, facts, self.fitted.step(level, quality))
         above = [None] * len(values) if parent is None else [x.bands for x in cast(list[Symbols], parent.symbols)]
         coded = []
         for index, more in enumerate(beside):
             symbols = Symbols([band[index] for band in integers], more)
-            coded.append((self.write(level, symbols, quality, above[index], [band[index] for band in ranks]), symbols))
+            coded.append((self.write(level, symbols, quality, above[index], worth.of(index)), symbols))
         return coded
 
     def decode(
@@ -115,12 +126,12 @@ class TransformCodec:
         return synthesise(symbols, facts, quality, step, above, self.device)
 
     def write(
-        self, level: str, symbols: Symbols, quality: int, above: Bands | None = None, ranks: list[Array] | None = None
+        self, level: str, symbols: Symbols, quality: int, above: Bands | None = None, worth: Worth | None = None
     ) -> bytes:
         """Integers to a stream: no floating point. above: the bands of the parent.
 
-        ranks: of every coefficient (see `ranks`). Then lonely ones are dropped where they cost more than they are
-        worth, in `symbols` too.
+        worth: of every coefficient. Then lonely ones are dropped where they cost more than they are worth, in `symbols`
+        too.
         """
         facts, bands = self._facts(level), list(symbols.bands)
         _check_parent(facts, above)
@@ -131,8 +142,8 @@ class TransformCodec:
         group: list[tuple[list[Array], list[Array]]] = []
         for step in walk(facts, bands, above, facts.weights[checked(quality) - 1], present):
             kinds = [contexts.classes(prediction, self.fitted.classes) for prediction in step.predictions]
-            if ranks is not None and step.band < len(ranks):
-                self._thin(step, kinds, bands[step.band], ranks[step.band])
+            if worth is not None and step.band < len(worth.sizes):
+                self._thin(step, kinds, bands[step.band], worth)
             values = [bands[step.band][place] for place in step.places]
             step.learn(values)
             group.append((values, kinds))
@@ -153,36 +164,32 @@ class TransformCodec:
         clipped: Array = np.clip(worth, 0.5, 1.45).astype(np.float32)
         return clipped
 
-    @cached_property
-    def _required(self) -> Array:
-        """Per class, int16, how many of the different thresholds a magnitude of one must reach to be kept."""
-        required: Array = np.searchsorted(np.unique(self.thresholds), self.thresholds, side="right").astype(np.int16)
-        return required
-
     def in_steps(self, level: str, bands: list[Tensor], quality: int) -> list[Tensor]:
         """Real-valued bands in units of the quantiser's step. Raises PacketError for a quality out of range."""
         step = self.fitted.step(level, checked(quality))
         return [band / step for band in bands]
 
-    def ranks(self, level: str, sizes: list[Tensor], integers: list[Tensor]) -> list[Array]:
-        """int16, for each band but the means: how many of the different thresholds each magnitude of one reaches.
+    def worth(self, level: str, sizes: list[Tensor]) -> Worth:
+        """What decides whether a magnitude of one is kept, of each band but the means, B K n h w.
 
-        KEPT for all other magnitudes. So the CPU needs no real-valued band to tell what is worth its bits.
+        On the CPU sizes and thresholds themselves; from another device integers that compare alike: how many of the
+        different thresholds a size, or a threshold, reaches.
         """
-        ranked = []
-        bounds = torch.from_numpy(np.unique(self.thresholds)).to(sizes[0].device)
-        means = len(sizes) - 1 if self._facts(level).smooth else len(sizes)  # coded as differences, kept as they are
-        for size, band in zip(sizes[:means], integers[:means], strict=True):
-            ones = band.abs() == 1
-            rank = torch.full(size.shape, KEPT, dtype=torch.int16, device=size.device)
-            rank[ones] = torch.bucketize(size[ones].abs(), bounds, right=True).to(torch.int16)
-            ranked.append(rank.cpu().numpy())
-        return ranked
+        means = 1 if self._facts(level).smooth else 0  # they are coded as differences, and kept as they are
+        kept = [size.abs() for size in sizes[: len(sizes) - means]]
+        if sizes[0].device.type == "cpu":
+            return Worth([size.numpy() for size in kept], self.thresholds)
+        different = np.unique(self.thresholds)
+        bounds = torch.from_numpy(different).to(sizes[0].device)
+        ranks = [torch.bucketize(size, bounds, right=True).to(torch.int16).cpu().numpy() for size in kept]
+        return Worth(ranks, np.searchsorted(different, self.thresholds, side="right").astype(np.int16))
 
-    def _thin(self, step: Step, kinds: list[Array], band: Array, ranks: Array) -> None:
+    def _thin(self, step: Step, kinds: list[Array], band: Array, worth: Worth) -> None:
         """Set ones to zero, in place, whose size does not reach the threshold of their class."""
         for place, kind in zip(step.places, kinds, strict=True):
-            band[place] *= ranks[place] >= self._required[kind]
+            values = band[place]
+            drop = (np.abs(values) == 1) & (worth.sizes[step.band][place] < worth.thresholds[kind])
+            band[place] = np.where(drop, 0, values)
 
     def read(self, level: str, data: bytes, size: Size, quality: int, above: Bands | None = None) -> Symbols:
         """A stream to integers: no floating point, so the same everywhere. size: rows and columns of the map."""
