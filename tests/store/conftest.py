@@ -18,7 +18,7 @@ MADE = SimpleNamespace(**runpy.run_path(str(WRITER)))
 
 @pytest.fixture(scope="session")
 def made() -> SimpleNamespace:
-    """record(number), key_of(number), LEVELS and SPACE."""
+    """record(number), tokens(number), key_of(number), SPACE, LEVELS and TOKENS."""
     return MADE
 
 
@@ -29,7 +29,8 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def store(path: Path) -> Iterator[LanceStore]:
-    with open_store(path, "w", MADE.SPACE, MADE.LEVELS) as opened:
+    with open_store(path, "w") as opened:
+        opened.declare(MADE.SPACE)
         yield opened
 
 
@@ -41,7 +42,8 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int, int], Pat
     def make(commits: int, size: int) -> Path:
         path = folder / f"{commits}-{size}.lance"
         if not path.exists():
-            with open_store(path, "w", MADE.SPACE, MADE.LEVELS) as opened:
+            with open_store(path, "w") as opened:
+                opened.declare(MADE.SPACE)
                 for start in range(0, commits * size, size):
                     opened.put([MADE.record(number) for number in range(start, start + size)])
         return path
