@@ -173,14 +173,10 @@ def head_of(file: Path, space: str) -> HeadModule:
 
     Raises ModelError when it cannot be read, is no head, or reads another space.
     """
-    from chiasm.heads.saved import read_head
+    from chiasm.heads.saved import read_file, read_head
     from chiasm.heads.trunk import folded
 
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise ModelError(f"{file} cannot be read ({error.strerror}); `chiasm train head` writes such files") from error
-    return folded(read_head(data, spec(space), str(file)))
+    return folded(read_head(read_file(file), spec(space), str(file)))
 
 
 @lru_cache(maxsize=4)
