@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from chiasm.codecs.transform import TransformCodec
-    from chiasm.contracts import Kind, Space
+    from chiasm.contracts import AnswerKind, Kind, Space
     from chiasm.encoders.ns import SpaceEncoder
     from chiasm.heads.reconstruct import ReconstructHead
     from chiasm.heads.saved import HeadModule
@@ -161,9 +161,9 @@ def _answering(task: str, space: str) -> Entry:
     return known[task]
 
 
-def beginnings(task: str, space: str) -> list[HeadModule]:
-    """Shipped heads that a new one for `task` may begin as, as far as it fits; none where there is none."""
-    named = "denoise" if task == "denoise" else "semantics"
+def beginnings(kind: AnswerKind, space: str) -> list[HeadModule]:
+    """Shipped heads that a new one for answers of a kind may begin as, as far as it fits; none where there is none."""
+    named = "denoise" if kind == "picture" else "semantics"
     known = [item.tasks for item in ENTRIES.values() if item.space == space]
     return [trainable(named, space)] if any(named in tasks for tasks in known) else []
 
