@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from chiasm.codecs.transform import TransformCodec
-    from chiasm.contracts import Codec, Encoder, Features, Kind, Space
+    from chiasm.contracts import AnswerKind, Codec, Encoder, Features, Kind, Space
     from chiasm.encoders.ns import SpaceEncoder
     from chiasm.heads.reconstruct import ReconstructHead
     from chiasm.heads.saved import HeadModule
@@ -252,9 +252,9 @@ def _answering(task: str, space: str) -> Entry:
     return known[task]
 
 
-def beginnings(task: str, space: str) -> list[HeadModule]:
-    """Shipped heads that a new one for `task` may begin as, as far as it fits; none where there is none."""
-    named = "denoise" if task == "denoise" else "semantics"
+def beginnings(kind: AnswerKind, space: str) -> list[HeadModule]:
+    """Shipped heads that a new one for answers of a kind may begin as, as far as it fits; none where there is none."""
+    named = "denoise" if kind == "picture" else "semantics"
     known = [item.tasks for item in ENTRIES.values() if item.space == space]
     return [trainable(named, space)] if any(named in tasks for tasks in known) else []
 
@@ -264,14 +264,10 @@ def head_of(file: Path, space: Space) -> HeadModule:
 
     Raises ModelError when it cannot be read, is no head, or reads another space.
     """
-    from chiasm.heads.saved import read_head
+    from chiasm.heads.saved import read_file, read_head
     from chiasm.heads.trunk import folded
 
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise ModelError(f"{file} cannot be read ({error.strerror}); `chiasm train head` writes such files") from error
-    return folded(read_head(data, space, str(file)))
+    return folded(read_head(read_file(file), space, str(file)))
 
 
 @lru_cache(maxsize=4)

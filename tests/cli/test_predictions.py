@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -12,15 +13,16 @@ import torch
 from PIL import Image
 
 from chiasm.cli.answers import THUMB, ContactSheet, answer_file, palette, sheet_row
-from chiasm.cli.training import OWN_TASKS
+from chiasm.cli.training import NETWORKS, OWN_KINDS
 from chiasm.contracts import TaskSpec
 from chiasm.encoders.ns import NS
 from chiasm.geometry.pinhole import VIEW
 from chiasm.heads.answers import Answer
 from chiasm.heads.classify import ClassifyHead
 from chiasm.heads.dense import DenseHead
+from chiasm.heads.kinds import KINDS as ALL_KINDS
 from chiasm.heads.saved import write_head
-from chiasm.training.recipes.head import TASKS
+from chiasm.training.recipes.head import TASKS, Network
 
 SPECS = (
     TaskSpec("semantics", 3, "classes", ("road", "sky", "tree")),
@@ -203,8 +205,10 @@ def test_train_head_then_predict_with_it(call, place, tmp_path):
     assert "was made of other pictures or labels; remove its folder" in said.err
 
 
-def test_the_tasks_of_the_command_are_those_of_the_recipe():
-    assert OWN_TASKS == TASKS
+def test_the_choices_of_the_command_are_those_of_the_recipe():
+    assert [*OWN_KINDS, "vector"] == list(ALL_KINDS)
+    assert set(TASKS.values()) == set(OWN_KINDS)
+    assert get_args(Network) == NETWORKS
 
 
 def test_the_palette_is_pascals():

@@ -14,9 +14,10 @@ from chiasm import models
 from chiasm.contracts import TaskSpec
 from chiasm.errors import ConfigError, ImageError
 from chiasm.flow.pipeline import Pipeline
+from chiasm.heads.saved import HeadModule
 from chiasm.training.loop import Where, train
-from chiasm.training.recipes.head import HeadConfig, HeadRecipe, class_names, fresh_head, spec_of
-from chiasm.training.stored import Stored, fingerprint, items_of, shrunk
+from chiasm.training.recipes.head import HeadConfig, HeadRecipe, begun, class_names, fresh_head, spec_of
+from chiasm.training.stored import Item, PipelineReader, Stored, fingerprint, items_of, shrunk, stored_for
 
 COUNT, SIZE = 12, (72, 90)
 SEMANTICS = TaskSpec("semantics", 2, "classes", ("dark", "bright"))
@@ -65,9 +66,19 @@ def pipeline(place):
         yield opened
 
 
-def trained(pipeline: Pipeline, labels: Path, task: TaskSpec, out: Path, steps: int = 30):
-    stored = Stored(pipeline, task, items_of(pipeline, labels, task), whole=task.name == "denoise")
-    head = fresh_head(pipeline.spec, task, models.beginnings(task.name, pipeline.spec.name))
+def items(pipeline: Pipeline, labels: Path, task: TaskSpec) -> list[Item]:
+    return items_of([(one.key, one.uris, one.packet.size) for one in pipeline.store.scan(())], labels, task)
+
+
+def stored_of(pipeline: Pipeline, labels: Path, task: TaskSpec, head: HeadModule | None = None) -> Stored:
+    head = head or fresh_head(pipeline.spec, task)
+    reader = PipelineReader(pipeline, whole=head.margin is not None)
+    return stored_for(head, reader, pipeline.spec, items(pipeline, labels, task))
+
+
+def trained(pipeline: Pipeline, labels: Path, task: TaskSpec, out: Path, steps: int = 30, network: str = "auto"):
+    head = begun(fresh_head(pipeline.spec, task, network), models.beginnings(task.kind, pipeline.spec.name))
+    stored = stored_of(pipeline, labels, task, head)
     config = HeadConfig(steps=steps, batch=4, height=64, width=64, warmup=2, decay=0.8, rate=2e-3)
     recipe = HeadRecipe.load(config, stored, head)
     before = recipe.evaluate(recipe.modules().eval(), out, 0)
@@ -97,7 +108,7 @@ def test_a_head_learns_classes_of_places_without_a_pixel(pipeline, place, tmp_pa
     ],
 )
 def test_every_other_task_trains_and_is_scored(pipeline, place, tmp_path, task, labels, score):
-    spec = spec_of(task, class_names(None, place / labels, task))
+    spec = spec_of(task, class_names(None, place / labels, task == "classes"))
     recipe, before, after = trained(pipeline, place / labels, spec, tmp_path / "run", 6)
     assert list(before) == list(after) == [score]
     assert np.isfinite(after[score])
@@ -107,7 +118,7 @@ def test_every_other_task_trains_and_is_scored(pipeline, place, tmp_path, task, 
 
 def test_windows_carry_their_targets(pipeline, place):
     """Where the picture is bright the window's label says so, mirrored or not."""
-    stored = Stored(pipeline, SEMANTICS, items_of(pipeline, place / "masks", SEMANTICS))
+    stored = stored_of(pipeline, place / "masks", SEMANTICS)
     seen = 0
     for seed in range(12):
         features, target, valid = stored.window(seed % COUNT, (48, 48), torch.Generator().manual_seed(seed))
@@ -129,7 +140,7 @@ def test_labels_of_a_large_picture_lie_where_its_small_features_are(tmp_path):
     Image.fromarray(mask).save(tmp_path / "masks" / "long.png")
     with Pipeline.load("ns-rgb", store=tmp_path / "l.lance", writable=True, precision="float32") as pipeline:
         pipeline.encode([tmp_path / "long.png"], workers=0)
-        stored = Stored(pipeline, SEMANTICS, items_of(pipeline, tmp_path / "masks", SEMANTICS))
+        stored = stored_of(pipeline, tmp_path / "masks", SEMANTICS)
         features, target, valid = stored[0]
     assert target.shape == valid.shape == (1, 1, 32, 352)
     assert int(valid.sum()) == 32 * 350
@@ -143,22 +154,20 @@ def test_a_picture_without_a_level_is_named(tmp_path):
         Image.fromarray(np.zeros((20, 30), np.uint8)).save(path)
     with Pipeline.load("ns-rgb", store=tmp_path / "l.lance", writable=True, precision="float32") as pipeline:
         pipeline.encode([tmp_path / "a.png"], workers=0, levels=("context",))
-        stored = Stored(pipeline, SEMANTICS, items_of(pipeline, tmp_path / "masks", SEMANTICS))
-        with pytest.raises(ConfigError, match=r"a.* was stored without level 'detail'; encode it again"):
+        stored = stored_of(pipeline, tmp_path / "masks", SEMANTICS)
+        with pytest.raises(ConfigError, match=r"was stored without level 'detail'; encode it again"):
             stored[0]
 
 
 def test_windows_are_no_larger_than_the_largest_picture(pipeline, place):
-    stored = Stored(pipeline, SEMANTICS, items_of(pipeline, place / "masks", SEMANTICS))
+    stored = stored_of(pipeline, place / "masks", SEMANTICS)
     head = fresh_head(pipeline.spec, SEMANTICS)
     assert HeadRecipe.load(HeadConfig(height=64, width=66), stored, head).window == (64, 64)
     assert HeadRecipe.load(HeadConfig(), stored, head).window == (72, 92)
-    large = replace(stored, items=[replace(item, size=(600, 1300)) for item in stored.items])
-    assert HeadRecipe.load(HeadConfig(height=640, width=640), large, head).window == (152, 328)
 
 
 def test_one_picture_is_never_on_both_sides(pipeline, place):
-    stored = Stored(pipeline, SEMANTICS, items_of(pipeline, place / "masks", SEMANTICS))
+    stored = stored_of(pipeline, place / "masks", SEMANTICS)
     twice = [replace(item, name=f"{name}/{item.name}") for item in stored.items for name in ("a", "b", "c")]
     recipe = HeadRecipe.load(HeadConfig(), replace(stored, items=twice), fresh_head(pipeline.spec, SEMANTICS))
     assert not {item.key for item in recipe.training.items} & {item.key for item in recipe.held.items}
@@ -172,14 +181,14 @@ def test_without_a_valid_pixel_there_is_no_score(pipeline, place, tmp_path, task
     void = 255 if task is SEMANTICS else 0
     for seed in range(COUNT):
         Image.fromarray(np.full(SIZE, void, np.uint8 if void else np.uint16)).save(tmp_path / f"{seed}.png")
-    stored = Stored(pipeline, task, items_of(pipeline, tmp_path, task))
+    stored = stored_of(pipeline, tmp_path, task)
     recipe = HeadRecipe.load(HeadConfig(), stored, fresh_head(pipeline.spec, task))
     assert recipe.evaluate(recipe.modules().eval(), tmp_path, 0) == {}
 
 
 def test_shrinking_labels():
     ids = torch.arange(36).view(1, 6, 6)
-    small, known = shrunk(ids, torch.ones(6, 6).bool(), 4)
+    small, known = shrunk(ids, torch.ones(6, 6).bool(), 4, "middle")
     assert small.tolist() == [[[14, 17], [32, 35]]]
     assert known.tolist() == [[True, False], [False, False]]
     mean, known = shrunk(torch.ones(1, 6, 6), torch.ones(6, 6).bool(), 4)
@@ -191,20 +200,23 @@ def test_thin_edges_survive_shrinking():
     line = torch.zeros(1, 64, 64)
     line[..., 33] = 1.0
     for factor in (2, 4, 8):
-        small, known = shrunk(line, torch.ones(64, 64).bool(), factor, strongest=True)
+        small, known = shrunk(line, torch.ones(64, 64).bool(), factor, "largest")
         assert small[0, :, 33 // factor].min() == 1
         assert small.sum() == 64 // factor
         assert known.all()
 
 
 def test_one_picture_under_two_names_keeps_two_labels(pipeline, place):
-    items = items_of(pipeline, place / "masks", SEMANTICS)
-    twin = replace(items[0], name="twin", label=1)
-    stored = Stored(pipeline, TaskSpec("classes", 2, "label", ("a", "b")), [replace(items[0], label=0), twin])
+    found = items(pipeline, place / "masks", SEMANTICS)
+    twin = replace(found[0], name="twin", label=1)
+    head = fresh_head(pipeline.spec, TaskSpec("animal", 2, "label", ("a", "b")))
+    stored = stored_of(pipeline, place / "masks", SEMANTICS, head).of([replace(found[0], label=0), twin])
     assert [int(stored[index][1]) for index in (0, 1)] == [0, 1]
-    assert fingerprint(items, SEMANTICS) == fingerprint(items, SEMANTICS)
-    others = ([*items[:-1], replace(items[-1], label=1)], items[:-1])
-    assert all(fingerprint(each, SEMANTICS) != fingerprint(items, SEMANTICS) for each in others)
+    assert fingerprint(found, head) == fingerprint(found, head)
+    others = ([*found[:-1], replace(found[-1], label=1)], found[:-1])
+    assert all(fingerprint(each, head) != fingerprint(found, head) for each in others)
+    linear = fresh_head(pipeline.spec, head.tasks[0], "linear")
+    assert fingerprint(found, linear) != fingerprint(found, head)
 
 
 def test_what_is_wrong_with_labels_is_one_sentence(pipeline, place, tmp_path):
@@ -213,25 +225,24 @@ def test_what_is_wrong_with_labels_is_one_sentence(pipeline, place, tmp_path):
     for name in ("0", "stranger"):
         Image.fromarray(np.zeros(SIZE, np.uint8)).save(extra / f"{name}.png")
     with pytest.raises(ConfigError, match=r"1 labels of 2 \(stranger\) whose pictures are not in the store"):
-        items_of(pipeline, extra, SEMANTICS)
+        items(pipeline, extra, SEMANTICS)
     (extra / "stranger.png").unlink()
     Image.fromarray(np.zeros((70, 90), np.uint8)).save(extra / "0.png")
-    items = items_of(pipeline, extra, SEMANTICS)
     with pytest.raises((ConfigError, ImageError), match=r"70 x 90.*72 x 90|72 x 90.*70 x 90"):
-        Stored(pipeline, SEMANTICS, items)[0]
+        stored_of(pipeline, extra, SEMANTICS)[0]
     Image.fromarray(np.full(SIZE, 7, np.uint8)).save(extra / "0.png")
     with pytest.raises(ConfigError, match="ids 0 to 1 or 255 for void, got 7"):
-        Stored(pipeline, SEMANTICS, items)[0]
+        stored_of(pipeline, extra, SEMANTICS)[0]
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(ConfigError, match="expected pictures, got none"):
-        items_of(pipeline, empty, SEMANTICS)
+        items(pipeline, empty, SEMANTICS)
     table = tmp_path / "kinds.csv"
     kinds = TaskSpec("classes", 2, "label", ("left", "right"))
     for text, told in (("0.png,up", "no class 'up'"), ("0.png", "expected `picture,class`"), ("", "holds none")):
         table.write_text(text)
         with pytest.raises(ConfigError, match=told):
-            items_of(pipeline, table, kinds)
+            items(pipeline, table, kinds)
 
 
 def test_classes_are_asked_for_where_they_are_needed():

@@ -19,10 +19,13 @@ from chiasm.cli.terminal import Terminal
 if TYPE_CHECKING:
     from torch import nn
 
+    from chiasm.contracts import AnswerKind
     from chiasm.training.loop import Recipe
+    from chiasm.training.recipes.head import Network
 
 # Those of training.recipes.head, which cannot be imported before a verb runs; a test compares them.
-OWN_TASKS = ("semantics", "depth", "normals", "edges", "denoise", "classes")
+OWN_KINDS = ("classes", "distance", "direction", "probability", "picture", "label")
+NETWORKS = ("auto", "dense", "linear", "convolutional")
 C = TypeVar("C")
 Command = Callable[..., Any]
 
@@ -241,9 +244,16 @@ def train_trunk(terminal: Terminal, asked: Asked) -> None:
         _done(terminal, asked.out, resolved.steps, ("trunk.safetensors",))
 
 
+def _level_names(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...]:
+    return tuple(name.strip() for name in value.split(",")) if value else ()
+
+
 @train.command("head")
 @click.option("--store", required=True, type=click.Path(exists=True, file_okay=False, path_type=Path), help="Store.")
-@click.option("--task", required=True, type=click.Choice(OWN_TASKS), help="What the head is to answer.")
+@click.option("--task", required=True, metavar="NAME", help="What the head is to answer: depth, or any name of yours.")
+@click.option("--kind", type=click.Choice(OWN_KINDS), help="Kind of answer, of a task with a name of yours.")
+@click.option("--network", type=click.Choice(NETWORKS), default="auto", show_default=True, help="Size of the head.")
+@click.option("--levels", callback=_level_names, metavar="NAMES", help="What a linear or convolutional head reads.")
 @click.option(
     "--labels", required=True, type=click.Path(exists=True, path_type=Path), help="Folder of labels; CSV for classes."
 )
@@ -251,45 +261,51 @@ def train_trunk(terminal: Terminal, asked: Asked) -> None:
 @click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="File of the head.")
 @click.option("--config", type=click.Path(dir_okay=False, path_type=Path), help="TOML file of differences.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="One more difference; may be repeated.")
-@click.option("--device", type=click.Choice(("auto", "cpu", "cuda")), default="auto", help="[default: auto]")
+@options.reading
 @options.common
 @options.pass_terminal
 def train_head(
     terminal: Terminal,
     store: Path,
     task: str,
+    kind: AnswerKind | None,
+    network: Network,
+    levels: tuple[str, ...],
     labels: Path,
     classes: Path | None,
     out: Path,
     config: Path | None,
     overrides: tuple[str, ...],
-    device: str,
+    reading: options.Reading,
 ) -> None:
     """Train a head of your own from stored features and labels.
 
-    No picture is read again. Labels are called as the pictures in STORE: PNGs of class ids (255: unknown), of depth in
-    millimetres (16 bits, 0: unknown; other steps: --set metres_per_unit=METRES), of normals as (n + 1) / 2, of edges in
-    white; clean pictures for denoise; for classes a CSV file with lines `picture,class`. The run is kept in OUT.run, so
-    that the same command goes on. Then: `chiasm predict STORE --head OUT --out FOLDER`.
+    No picture is read again. TASK is one of semantics, depth, normals, edges, denoise and classes, or any other name
+    with --kind. Labels are called as the pictures in STORE: PNGs of class ids (255: unknown), of distances in
+    millimetres (16 bits, 0: unknown; other steps: --set metres_per_unit=METRES), of directions as (n + 1) / 2, of
+    probabilities in grey; clean pictures for denoise; for a label a CSV file with lines `picture,class`. The run is
+    kept in OUT.run, so that the same command goes on. Then: `chiasm predict STORE --head OUT --out FOLDER`.
     """
     from chiasm import models
     from chiasm.cli.outputs import write_whole
-    from chiasm.flow.pipeline import Pipeline
     from chiasm.heads.saved import write_head
-    from chiasm.training.recipes.head import HeadConfig, HeadRecipe, class_names, fresh_head, spec_of
-    from chiasm.training.stored import Stored, fingerprint, items_of
+    from chiasm.training.recipes.head import TASKS, HeadConfig, HeadRecipe, begun, class_names, fresh_head, spec_of
+    from chiasm.training.stored import PipelineReader, fingerprint, items_of, stored_for
 
     resolved = _resolved(terminal, HeadConfig, config, overrides)
-    spec = spec_of(task, class_names(classes, labels, task))
-    with Pipeline.load(MODEL, store=store) as pipeline:
-        items = items_of(pipeline, labels, spec)
-        resolved = replace(resolved, data=fingerprint(items, spec))
-        limit, unit = int(resolved.memory * 2**30), resolved.metres_per_unit
-        stored = Stored(pipeline, spec, items, task == "denoise", limit, unit)
-        head = fresh_head(pipeline.spec, spec, models.beginnings(task, pipeline.spec.name))
+    spec = spec_of(task, class_names(classes, labels, (kind or TASKS.get(task)) == "label"), kind)
+    with reading.pipeline(store) as pipeline:
+        pictures = [(record.key, record.uris, record.size) for record in pipeline.store.scan({}, reading.where)]
+        items = items_of(pictures, labels, spec)
+        head = fresh_head(pipeline.space, spec, network, levels)
+        head = begun(head, models.beginnings(spec.kind, pipeline.space.name))
+        resolved = replace(resolved, data=fingerprint(items, head))
+        reader = PipelineReader(pipeline, whole=head.margin is not None)
+        stored = stored_for(head, reader, pipeline.space, items)
+        stored = replace(stored, limit=int(resolved.memory * 2**30), metres_per_unit=resolved.metres_per_unit)
         recipe = HeadRecipe.load(resolved, stored, head)
-        terminal.say(f"{len(items)} of {len(pipeline.keys())} stored pictures have a label")
-        scores = recipe.evaluate(_run(terminal, recipe, Path(f"{out}.run"), device, 1), out, resolved.steps)
+        terminal.say(f"{len(items)} of {len(pictures)} stored pictures have a label")
+        scores = recipe.evaluate(_run(terminal, recipe, Path(f"{out}.run"), reading.device, 1), out, resolved.steps)
     write_whole(out, write_head(head.cpu()))
     terminal.event("summary", {"out": out, "steps": resolved.steps, "pictures": len(items), "scores": scores})
     told = ", ".join(f"{name} {value:g}" for name, value in scores.items())

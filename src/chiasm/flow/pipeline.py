@@ -298,7 +298,11 @@ class Pipeline:
         placed = self.runtime.placed
         asked: list[tuple[Head, str]] = [(placed(models.head(task, self.space.name)), task) for task in tasks]
         asked += [(placed(head), task.name) for task in head.tasks] if head is not None else []
-        return Predictor(self.reader, self.space, self.runtime, self.redraw).answers(key, asked, view)
+        return self.predictor.answers(key, asked, view)
+
+    @property
+    def predictor(self) -> Predictor:
+        return Predictor(self.reader, self.space, self.runtime, self.redraw)
 
     def check(self, record: Record) -> str | None:
         """Decode all of a record that was read: why that cannot be done, or None. What `store.verify` asks for."""

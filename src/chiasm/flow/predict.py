@@ -52,7 +52,9 @@ class Predictor:
         record = self.reader.store.get(key, {})
         stored = set(self.reader.store.made([record.key], self.space.name).get(record.key, {}))
         chosen = list({id(head): head for head, _ in heads}.values())
-        wanted = dict.fromkeys(name for head in chosen for name in self._levels(head, record.size, stored))
+        wanted = dict.fromkeys(
+            name for head in chosen for name in self._levels(head.reads, head.margin, record.size, stored)
+        )
         opened = self.reader.opened(self.reader.packet(record.key, self.space, tuple(wanted)), self.space)
         found: dict[str, Answer] = {}
         for head in chosen:
@@ -62,15 +64,26 @@ class Predictor:
         seen = focal_length(max(record.size) / working_factor(record.size), degrees)
         return {task: in_metres(found[task], seen, degrees) for task in names}
 
-    def _levels(self, head: Head, size: Size, stored: set[str]) -> tuple[str, ...]:
-        """The levels to read for a head: `context` alone where the picture is drawn from it and encoded again."""
-        if self._redrawn(head, size, stored):
-            return ("context",)
-        return head.reads
+    def working(self, key: str, reads: Sequence[str]) -> tuple[Features, View, Size]:
+        """Features as a head sees them that looks at the whole picture, the view that they are of, and its size."""
+        record = self.reader.store.get(key, {})
+        stored = set(self.reader.store.made([record.key], self.space.name).get(record.key, {}))
+        levels = self._levels(tuple(reads), None, record.size, stored)
+        opened = self.reader.opened(self.reader.packet(record.key, self.space, levels), self.space)
+        if self._is_redrawn(reads, None, record.size, stored):
+            assert self.redraw is not None
+            features, view = at_working_size(opened, self.redraw)
+            return {name: features[name] for name in reads}, view, record.size
+        return opened.whole(reads), view_of(opened, reads), record.size
 
-    def _redrawn(self, head: Head, size: Size, stored: set[str]) -> bool:
-        whole = self.redraw is not None and head.margin is None and "context" in stored
-        return whole and (working_factor(size) > 1 or not stored.issuperset(head.reads))
+    def _levels(self, reads: tuple[str, ...], margin: int | None, size: Size, stored: set[str]) -> tuple[str, ...]:
+        """The levels to read for a head: `context` alone where the picture is drawn from it and encoded again."""
+        return ("context",) if self._is_redrawn(reads, margin, size, stored) else reads
+
+    def _is_redrawn(self, reads: Sequence[str], margin: int | None, size: Size, stored: set[str]) -> bool:
+        whole = self.redraw is not None and margin is None and "context" in stored
+        maps = all(name in ("context", "detail") for name in reads)
+        return whole and maps and (working_factor(size) > 1 or not stored.issuperset(reads))
 
     def _answers(
         self, opened: PacketReader, head: Head, specs: Sequence[TaskSpec], stored: set[str]
@@ -88,22 +101,22 @@ class Predictor:
             return {spec.name: Answer(spec, picture.permute(1, 2, 0).contiguous().numpy())}
         if head.margin is not None:
             maps, view = self._by_tiles(opened, head, run)
-        elif self._redrawn(head, size, stored):
+        elif self._is_redrawn(head.reads, None, size, stored):
             assert self.redraw is not None
             features, view = at_working_size(opened, self.redraw)
             maps = run(features)
         else:
-            view = opened.packet.levels[head.reads[0]].view
+            view = view_of(opened, head.reads)
             maps = run(opened.whole(head.reads))
         found = {spec.name: maps[spec.name] for spec in specs}
-        strides = {name: view.size[0] / x.shape[-2] if x.ndim == 4 else 1.0 for name, x in found.items()}
+        strides = {name: self._stride(x, head.reads, view) for name, x in found.items()}
         return {spec.name: answer_of(spec, found[spec.name], size, strides[spec.name], view) for spec in specs}
 
     def _by_tiles(
         self, opened: PacketReader, head: Head, run: Callable[[Features], Mapping[str, Tensor]]
     ) -> tuple[Mapping[str, Tensor], View]:
         """Answers of a head that sees only some pixels around a place: whole maps, made of those of tiles."""
-        view, whole = opened.packet.levels[head.reads[0]].view, dict[str, Tensor]()
+        view, whole = view_of(opened, head.reads), dict[str, Tensor]()
         for tile, outer, features in Walk(opened, head.reads, head.margin or 0):
             for name, x in run(features).items():
                 if x.ndim == 2 or tile.size == view.size:
@@ -114,3 +127,21 @@ class Predictor:
                     whole[name] = torch.empty(1, x.shape[1], view.size[0] // stride, view.size[1] // stride)
                 whole[name][..., *tile.at(stride)] = x[..., *tile.within(outer).at(stride)].cpu()
         return whole, view
+
+    def _stride(self, answer: Tensor, reads: Sequence[str], view: View) -> float:
+        """Pixels of the encoder's input per element of an answer: those of the level that it has the shape of.
+
+        A convolution may round its size up: the labels of training lay on whole strides, so answers do too.
+        """
+        if answer.ndim == 2:
+            return 1.0
+        for level in (self.space.level(name) for name in reads):
+            if level.stride and -(-view.size[0] // level.stride) == answer.shape[-2]:
+                return level.stride
+        return view.size[0] / answer.shape[-2]
+
+
+def view_of(opened: PacketReader, reads: Sequence[str]) -> View:
+    """What the encoder saw: the view of the first map that is read, or of the first vector where there is none."""
+    maps = [name for name in reads if opened.space.level(name).kind == "map"]
+    return opened.packet.levels[(maps or list(reads))[0]].view

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, get_args
 
 import torch
@@ -67,6 +68,18 @@ def _halved(x: torch.Tensor, name: str) -> torch.Tensor:
     x = x.detach().cpu()
     whole = name.startswith("standard.") or not x.is_floating_point()  # means may be far larger than deviations
     return (x if whole else x.half()).clone(memory_format=torch.contiguous_format)
+
+
+def read_file(file: Path) -> bytes:
+    """The bytes of a file that may be a head. Raises ModelError when it cannot be read, or is larger than any head."""
+    try:
+        size = file.stat().st_size
+        if not file.is_file() or size > MOST + HEADER:
+            what = f"it has {size} bytes" if file.is_file() else "it is no file"
+            raise ModelError(f"{file} is no head ({what}); `chiasm train head` writes them")
+        return file.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{file} cannot be read ({error.strerror}); `chiasm train head` writes such files") from error
 
 
 def about_head(data: bytes, where: str) -> dict[str, Any]:

@@ -2,50 +2,58 @@
 
     Stored ─► random windows ─► head ─► the task's term
 
-Heads for maps and classes start from the trunk of the shipped head, the one for pictures from the shipped denoiser.
+On `context` and `detail`, heads for maps and labels start from the trunk of the shipped head, the one for pictures from
+the shipped denoiser; on any other space a linear or a small convolutional head starts from nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from chiasm.config import Amount, Count, Positive, Range, Share
-from chiasm.contracts import Space, TaskSpec
+from chiasm.contracts import AnswerKind, Size, Space, TaskSpec
 from chiasm.datasets.folders import rows
 from chiasm.datasets.labels import METRES_PER_UNIT
 from chiasm.datasets.pictures import held_out
 from chiasm.errors import ConfigError
 from chiasm.evaluation.meters.metrics import confusion, mean_iou
-from chiasm.features.layout import padded
-from chiasm.features.working import working_factor
 from chiasm.heads.classify import ClassifyHead
 from chiasm.heads.denoise import DenoiseHead
 from chiasm.heads.dense import DenseHead
 from chiasm.heads.kinds import KINDS
-from chiasm.heads.saved import HeadModule
+from chiasm.heads.linear import ConvHead, LinearHead, PooledHead
+from chiasm.heads.saved import HeadModule, check_task
 from chiasm.training.stored import Stored, batch_of
-from chiasm.training.terms import rarity, term
+from chiasm.training.terms import DRAWN, rarity, term
 
-TASKS = ("semantics", "depth", "normals", "edges", "denoise", "classes")
+Network = Literal["auto", "dense", "linear", "convolutional"]
+# Kinds of tasks that are known by their names.
+TASKS: Mapping[str, AnswerKind] = {
+    "semantics": "classes", "depth": "distance", "normals": "direction", "edges": "probability", "denoise": "picture",
+    "classes": "label",
+}  # fmt: skip
 SCORED = 64  # held-out pictures, at most
+LARGEST = 8  # pictures whose sizes bound that of windows
+MEASURED = 64  # pictures that means and deviations of features are taken from, at most
 
 
 @dataclass(frozen=True)
 class HeadConfig:
     """Every knob of the recipe `head`.
 
-    height, width: of random windows, pixels, multiples of 4. trunk: how fast what the head begins with moves, relative
-    to what is new. rare: how much rarer classes count more. memory: GiB of features that are held. metres_per_unit:
-    what a step of depth labels is. data: which task, pictures and labels; `train head` fills it in, so that a run is
-    not resumed with others.
+    height, width: of random windows, in pixels of what the encoder saw, rounded down to whole elements. trunk: how fast
+    what the head begins with moves, relative to what is new. rare: how much rarer classes count more. memory: GiB of
+    features that are held. metres_per_unit: what a step of depth labels is. data: which task, pictures, labels and
+    network; `train head` fills it in, so that a run is not resumed with others.
     """
 
     steps: Count = 600
@@ -66,33 +74,42 @@ class HeadConfig:
     save_every: Count = 200
 
 
-def spec_of(task: str, classes: Sequence[str]) -> TaskSpec:
-    """What a head of one's own answers. Raises ConfigError when classes are missing, or given to a task without."""
-    if task in ("semantics", "classes"):
+def spec_of(task: str, classes: Sequence[str], kind: AnswerKind | None = None) -> TaskSpec:
+    """What a head of one's own answers. kind: None for that of a task that is known by its name.
+
+    Distances are in metres. Raises ConfigError when a kind is missing, a name cannot be one, or classes are missing or
+    given to a kind without.
+    """
+    kind = kind or TASKS.get(task)
+    if kind is None or kind == "vector":
+        raise ConfigError(
+            f"task {task!r} expects a kind of answer, got {kind or 'none'}; add --kind with one of "
+            f"{', '.join(name for name in KINDS if name != 'vector')}"
+        )
+    if kind in ("classes", "label"):
         if len(classes) < 2:
             raise ConfigError(f"task {task!r} expects two classes or more, got {len(classes)}; name them, one a line")
         if len(set(classes)) != len(classes):
             twice = next(name for name in classes if classes.count(name) > 1)
             raise ConfigError(f"class {twice!r} is named twice; each class is one line")
-        return TaskSpec(task, len(classes), "classes" if task == "semantics" else "label", tuple(classes))
-    if classes:
+    elif classes:
         raise ConfigError(f"task {task!r} has no classes, got {len(classes)}; leave them out")
-    known = {
-        "depth": TaskSpec("depth", 1, "distance", unit="metre"),
-        "normals": TaskSpec("normals", 3, "direction"),
-        "edges": TaskSpec("edges", 1, "probability"),
-        "denoise": DenoiseHead.tasks[0],
-    }
-    return known[task]
+    channels = len(classes) or (3 if kind in ("direction", "picture") else 1)
+    spec = TaskSpec(task, channels, kind, tuple(classes), "metre" if kind == "distance" else "")
+    try:
+        check_task(spec)
+    except ValueError as error:
+        raise ConfigError(f"expected a task that a head can answer, but {error}; name another") from error
+    return spec
 
 
-def class_names(file: Path | None, labels: Path, task: str) -> tuple[str, ...]:
-    """Names from a file, one a line; for `classes` without one, those in the table of labels in alphabetical order.
+def class_names(file: Path | None, labels: Path, table: bool) -> tuple[str, ...]:
+    """Names from a file, one a line; without one those in a table of labels, in alphabetical order.
 
     Raises ConfigError when the file cannot be read.
     """
     if file is None:
-        return tuple(sorted({word for _, _, word in rows(labels)})) if task == "classes" else ()
+        return tuple(sorted({word for _, _, word in rows(labels)})) if table else ()
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -100,24 +117,53 @@ def class_names(file: Path | None, labels: Path, task: str) -> tuple[str, ...]:
     return tuple(line.strip() for line in lines if line.strip())
 
 
-def fresh_head(spec: Space, task: TaskSpec, begin: Sequence[nn.Module] = ()) -> HeadModule:
-    """A head for the task, filled with whatever fits of the modules in `begin`, later ones last."""
-    made: HeadModule
-    if task.kind == "picture":
-        made = DenoiseHead(spec)
-    elif task.kind == "label":
-        made = ClassifyHead(spec, (task,))
-    else:
-        made = DenseHead(spec, (task,))
-    own = made.state_dict()
-    for module in begin:
-        given = {name: x for name, x in module.state_dict().items() if name in own and own[name].shape == x.shape}
-        own |= given
-    made.load_state_dict(own)
-    made.requires_grad_(True)
-    if isinstance(made, DenoiseHead):
-        made.body.alignment.requires_grad_(False)  # it is the space's
-    return made
+def fresh_head(spec: Space, task: TaskSpec, network: Network = "auto", reads: Sequence[str] = ()) -> HeadModule:
+    """An untrained head for a task on any space.
+
+    network: auto is the one of the shipped heads where the space has `context` and `detail`, else `linear`. `linear`
+    averages where the task is of the whole picture. reads: levels; none for those that the network reads by itself
+    (all maps; of the whole picture the vectors, or all maps where there is none).
+    Raises ConfigError when the network does not answer such a task or has levels of its own, ShapeError for an unknown
+    level, or a vector that is to be read place by place.
+    """
+    own = {"context", "detail"} <= set(spec.names)
+    chosen = network if network != "auto" else "dense" if own and not reads else "linear"
+    if chosen == "dense":
+        if reads or not own:
+            what = f"levels {', '.join(reads)}" if reads else f"space {spec.name!r}"
+            raise ConfigError(f"the network dense reads context and detail, got {what}; add --network linear")
+        if task.kind == "picture":
+            return DenoiseHead(spec)
+        return ClassifyHead(spec, (task,)) if task.kind == "label" else DenseHead(spec, (task,))
+    maps = tuple(level.name for level in spec.levels if level.stride)
+    vectors = tuple(level.name for level in spec.levels if not level.stride)
+    if task.kind == "picture" or (chosen == "convolutional" and KINDS[task.kind].whole):
+        raise ConfigError(f"the network {chosen} does not answer a {task.kind}, as {task.name!r} is; name another")
+    if KINDS[task.kind].whole:
+        return PooledHead(spec, (task,), tuple(reads) or vectors or maps)
+    return (ConvHead if chosen == "convolutional" else LinearHead)(spec, (task,), tuple(reads) or maps)
+
+
+def begun(head: HeadModule, modules: Sequence[HeadModule]) -> HeadModule:
+    """The head, filled with whatever fits of the others, later ones last; ready to learn.
+
+    What a head has for its one task comes from the first task of the same kind.
+    """
+    own = head.state_dict()
+    for module in modules:
+        first = next((i for i, task in enumerate(module.tasks) if task.kind == head.tasks[0].kind), None)
+        for name, x in module.state_dict().items():
+            wanted, (part, _, rest) = name, name.partition(".")
+            if part in ("own", "branches", "last") and isinstance(module, DenseHead):
+                number, _, rest = rest.partition(".")
+                wanted = f"{part}.0.{rest}" if int(number) == first else ""
+            if wanted in own and own[wanted].shape == x.shape:
+                own[wanted] = x
+    head.load_state_dict(own)
+    head.requires_grad_(True)
+    if isinstance(head, DenoiseHead):
+        head.body.alignment.requires_grad_(False)  # it is the space's
+    return head
 
 
 class MapHead(nn.Module):
@@ -155,7 +201,12 @@ class HeadRecipe:
             aside = {keys[-1]}
         kept = [item for item in stored.items if item.key not in aside]
         scored = [item for item in stored.items if item.key in aside][:SCORED]
-        return HeadRecipe(config, replace(stored, items=kept, held={}), replace(stored, items=scored, held={}), head)
+        training = stored.of(kept)
+        if isinstance(head, LinearHead | ConvHead | PooledHead):
+            step = max(1, len(kept) // MEASURED)
+            given = (training[index][0] for index in range(0, len(kept), step))
+            head.standard.measure(head.joined({name: x.float() for name, x in maps.items()}) for maps in given)
+        return HeadRecipe(config, training, stored.of(scored), head)
 
     def modules(self) -> MapHead:
         return MapHead(self.head)
@@ -164,13 +215,18 @@ class HeadRecipe:
         return self.config.trunk if name.startswith("head.trunk.") else 1.0
 
     @cached_property
-    def window(self) -> tuple[int, int]:
+    def window(self) -> Size:
         """Height and width of windows: no larger than the largest picture, which would be border for the most part."""
-        sizes = [item.size for item in self.training.items]
-        factors = [1 if self.training.whole else working_factor(size) for size in sizes]
-        seen = [padded(size, 4 * factor) for size, factor in zip(sizes, factors, strict=True)]
-        largest = [max(size[axis] // factor for size, factor in zip(seen, factors, strict=True)) for axis in (0, 1)]
-        return min(self.config.height // 4 * 4, largest[0]), min(self.config.width // 4 * 4, largest[1])
+        unit, strides = self.training.grid, self.training.strides
+        if not strides:
+            return unit, unit
+        name, stride = next(iter(strides.items()))
+        large = sorted(range(len(self.training)), key=lambda index: -math.prod(self.training.items[index].size))
+        shapes = [self.training[index][0][name].shape for index in large[:LARGEST]]
+        largest = [max(shape[axis] * stride for shape in shapes) for axis in (-2, -1)]
+        wanted = (max(unit, n // unit * unit) for n in (self.config.height, self.config.width))
+        height, width = (min(want, -(-have // unit) * unit) for want, have in zip(wanted, largest, strict=True))
+        return height, width
 
     @cached_property
     def rarity(self) -> Tensor | None:
@@ -189,51 +245,53 @@ class HeadRecipe:
         config, task = self.config, self.training.task
         picks = torch.randint(len(self.training), (config.batch,), generator=draws).tolist()
         features, batch = batch_of([self.training.window(pick, self.window, draws) for pick in picks], task)
-        maps = {name: x.to(device).contiguous(memory_format=torch.channels_last) for name, x in features.items()}
+        maps = {name: x.to(device) for name, x in features.items()}
+        maps = {name: x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x for name, x in maps.items()}
         answers = module(maps)
         weights = None if self.rarity is None else self.rarity.to(device)
         return {"loss": term(task, answers[task.name], batch.to(device), weights)}
 
     @torch.no_grad()
     def evaluate(self, module: nn.Module, folder: Path, step: int) -> dict[str, float]:
-        """One score on whole held-out items: miou, accuracy, rmse (metres), angle (degrees), psnr, or the loss.
-
-        Nothing where no pixel was valid.
-        """
+        """The score of the task's kind on whole held-out items; nothing where no pixel was valid."""
         device, task = next(module.parameters()).device, self.training.task
+        rule = KINDS[task.kind]
         counts = torch.zeros(max(task.channels, 2), max(task.channels, 2), dtype=torch.int64)
         values: list[float] = []
         for index in range(len(self.held)):
             features, target, valid = self.held[index]
-            given = {name: x.float().to(device) for name, x in features.items()}
-            answer = module(given)[task.name].float().cpu()
-            if task.kind == "label":
-                values.append(float(answer.argmax(1).eq(target).float()))
-                continue
-            grown = F.interpolate(answer, target.shape[-2:], mode="bilinear", align_corners=False)
-            if task.kind == "classes":
+            answer = module({name: x.float().to(device) for name, x in features.items()})[task.name].float().cpu()
+            if not rule.whole:
+                answer = F.interpolate(answer, target.shape[-2:], mode="bilinear", align_corners=False)
+            if rule.meter == "overlap":
                 ids = torch.where(valid, target, -1)[0, 0]
-                counts += confusion(grown.argmax(1)[0], ids, task.channels, -1)
+                counts += confusion(answer.argmax(1)[0], ids, task.channels, -1)
             elif bool(valid.any()):
-                values.append(_error(task, grown, target, valid))
-        if task.kind == "classes":
-            return {"miou": round(mean_iou(counts), 4)} if counts.any() else {}
-        return {_score_name(task): round(sum(values) / len(values), 4)} if values else {}
+                values.append(METERS[rule.meter](answer, target, valid))
+        if rule.meter == "overlap":
+            return {rule.score: round(mean_iou(counts), 4)} if counts.any() else {}
+        return {rule.score: round(sum(values) / len(values), 4)} if values else {}
 
 
-def _error(task: TaskSpec, answer: Tensor, target: Tensor, valid: Tensor) -> float:
-    """One picture's score, in the words of `_score_name`."""
-    if task.kind == "direction":
-        cosine = F.cosine_similarity(answer, target, dim=1)[:, None][valid]
-        return float(cosine.clamp(-1, 1).acos().rad2deg().mean())
-    if task.kind == "picture":
-        square = (answer.clamp(0, 1) - target).square().mean(dim=1, keepdim=True)[valid]
-        return float(-10 * square.mean().clamp_min(1e-10).log10())
-    if task.kind == "probability":
-        edge = target >= 0.3
-        return float(F.binary_cross_entropy_with_logits(answer[valid], edge[valid].float()))
-    return float((answer - target)[valid].square().mean().sqrt())
+def _angle(answer: Tensor, target: Tensor, valid: Tensor) -> float:
+    cosine = F.cosine_similarity(answer, target, dim=1)[:, None][valid]
+    return float(cosine.clamp(-1, 1).acos().rad2deg().mean())
 
 
-def _score_name(task: TaskSpec) -> str:
-    return KINDS[task.kind].score
+def _psnr(answer: Tensor, target: Tensor, valid: Tensor) -> float:
+    square = (answer.clamp(0, 1) - target).square().mean(dim=1, keepdim=True)[valid]
+    return float(-10 * square.mean().clamp_min(1e-10).log10())
+
+
+def _entropy(answer: Tensor, target: Tensor, valid: Tensor) -> float:
+    return float(F.binary_cross_entropy_with_logits(answer[valid], (target[valid] >= DRAWN).float()))
+
+
+# One picture's score by the meters' names in `heads.kinds`; `overlap` is counted over all pictures.
+METERS: Mapping[str, Callable[[Tensor, Tensor, Tensor], float]] = {
+    "distance": lambda answer, target, valid: float((answer - target)[valid].square().mean().sqrt()),
+    "angle": _angle,
+    "entropy": _entropy,
+    "psnr": _psnr,
+    "accuracy": lambda answer, target, valid: float(answer.argmax(1).eq(target).float().mean()),
+}
