@@ -12,7 +12,7 @@ from PIL import Image
 
 from chiasm import models
 from chiasm.contracts import TaskSpec
-from chiasm.errors import ConfigError, ImageError
+from chiasm.errors import ConfigError, ImageError, StoreError
 from chiasm.flow.pipeline import Pipeline
 from chiasm.heads.saved import HeadModule
 from chiasm.training.loop import Where, train
@@ -67,17 +67,17 @@ def pipeline(place):
 
 
 def items(pipeline: Pipeline, labels: Path, task: TaskSpec) -> list[Item]:
-    return items_of([(one.key, one.uris, one.packet.size) for one in pipeline.store.scan(())], labels, task)
+    return items_of([(one.key, one.uris, one.size) for one in pipeline.store.scan({})], labels, task)
 
 
 def stored_of(pipeline: Pipeline, labels: Path, task: TaskSpec, head: HeadModule | None = None) -> Stored:
-    head = head or fresh_head(pipeline.spec, task)
+    head = head or fresh_head(pipeline.space, task)
     reader = PipelineReader(pipeline, whole=head.margin is not None)
-    return stored_for(head, reader, pipeline.spec, items(pipeline, labels, task))
+    return stored_for(head, reader, pipeline.space, items(pipeline, labels, task))
 
 
 def trained(pipeline: Pipeline, labels: Path, task: TaskSpec, out: Path, steps: int = 30, network: str = "auto"):
-    head = begun(fresh_head(pipeline.spec, task, network), models.beginnings(task.kind, pipeline.spec.name))
+    head = begun(fresh_head(pipeline.space, task, network), models.beginnings(task.kind, pipeline.space.name))
     stored = stored_of(pipeline, labels, task, head)
     config = HeadConfig(steps=steps, batch=4, height=64, width=64, warmup=2, decay=0.8, rate=2e-3)
     recipe = HeadRecipe.load(config, stored, head)
@@ -154,14 +154,16 @@ def test_a_picture_without_a_level_is_named(tmp_path):
         Image.fromarray(np.zeros((20, 30), np.uint8)).save(path)
     with Pipeline.load("ns-rgb", store=tmp_path / "l.lance", writable=True, precision="float32") as pipeline:
         pipeline.encode([tmp_path / "a.png"], workers=0, levels=("context",))
-        stored = stored_of(pipeline, tmp_path / "masks", SEMANTICS)
-        with pytest.raises(ConfigError, match=r"was stored without level 'detail'; encode it again"):
+        assert set(stored_of(pipeline, tmp_path / "masks", SEMANTICS)[0][0]) == {"context", "detail"}  # drawn again
+        head = fresh_head(pipeline.space, SEMANTICS, "linear", ("detail",))
+        stored = stored_of(pipeline, tmp_path / "masks", SEMANTICS, head)
+        with pytest.raises(StoreError, match=r"level 'detail' of 'ns-1' is not stored .* --levels detail"):
             stored[0]
 
 
 def test_windows_are_no_larger_than_the_largest_picture(pipeline, place):
     stored = stored_of(pipeline, place / "masks", SEMANTICS)
-    head = fresh_head(pipeline.spec, SEMANTICS)
+    head = fresh_head(pipeline.space, SEMANTICS)
     assert HeadRecipe.load(HeadConfig(height=64, width=66), stored, head).window == (64, 64)
     assert HeadRecipe.load(HeadConfig(), stored, head).window == (72, 92)
 
@@ -169,7 +171,7 @@ def test_windows_are_no_larger_than_the_largest_picture(pipeline, place):
 def test_one_picture_is_never_on_both_sides(pipeline, place):
     stored = stored_of(pipeline, place / "masks", SEMANTICS)
     twice = [replace(item, name=f"{name}/{item.name}") for item in stored.items for name in ("a", "b", "c")]
-    recipe = HeadRecipe.load(HeadConfig(), replace(stored, items=twice), fresh_head(pipeline.spec, SEMANTICS))
+    recipe = HeadRecipe.load(HeadConfig(), replace(stored, items=twice), fresh_head(pipeline.space, SEMANTICS))
     assert not {item.key for item in recipe.training.items} & {item.key for item in recipe.held.items}
     assert len(recipe.training) + len(recipe.held) == len(twice)
     with pytest.raises(ConfigError, match="expected two labelled pictures or more, of which one is held out, got 1"):
@@ -182,7 +184,7 @@ def test_without_a_valid_pixel_there_is_no_score(pipeline, place, tmp_path, task
     for seed in range(COUNT):
         Image.fromarray(np.full(SIZE, void, np.uint8 if void else np.uint16)).save(tmp_path / f"{seed}.png")
     stored = stored_of(pipeline, tmp_path, task)
-    recipe = HeadRecipe.load(HeadConfig(), stored, fresh_head(pipeline.spec, task))
+    recipe = HeadRecipe.load(HeadConfig(), stored, fresh_head(pipeline.space, task))
     assert recipe.evaluate(recipe.modules().eval(), tmp_path, 0) == {}
 
 
@@ -209,13 +211,13 @@ def test_thin_edges_survive_shrinking():
 def test_one_picture_under_two_names_keeps_two_labels(pipeline, place):
     found = items(pipeline, place / "masks", SEMANTICS)
     twin = replace(found[0], name="twin", label=1)
-    head = fresh_head(pipeline.spec, TaskSpec("animal", 2, "label", ("a", "b")))
+    head = fresh_head(pipeline.space, TaskSpec("animal", 2, "label", ("a", "b")))
     stored = stored_of(pipeline, place / "masks", SEMANTICS, head).of([replace(found[0], label=0), twin])
     assert [int(stored[index][1]) for index in (0, 1)] == [0, 1]
     assert fingerprint(found, head) == fingerprint(found, head)
     others = ([*found[:-1], replace(found[-1], label=1)], found[:-1])
     assert all(fingerprint(each, head) != fingerprint(found, head) for each in others)
-    linear = fresh_head(pipeline.spec, head.tasks[0], "linear")
+    linear = fresh_head(pipeline.space, head.tasks[0], "linear")
     assert fingerprint(found, linear) != fingerprint(found, head)
 
 

@@ -62,8 +62,8 @@ def remove(
 ) -> None:
     """Remove pictures, or one level of all, from STORE.
 
-    Pictures are those of NAMES, or of --where. NAMES are keys, first digits of keys, or paths. The sources themselves are never touched. Space on the disk is freed
-    by `chiasm compact`.
+    Pictures are those of NAMES, or of --where. NAMES are keys, first digits of keys, or paths. Their sources are never
+    touched. Space on the disk is freed by `chiasm compact`.
     """
     from chiasm.flow.read import Reader
     from chiasm.store import open_store

@@ -80,7 +80,7 @@ def _fit(vectors: Tensor, labels: Tensor, classes: int, penalty: float) -> tuple
         torch.autograd.backward(loss)
         return loss
 
-    optimiser.step(closure)  # type: ignore[arg-type]
+    optimiser.step(closure)  # type: ignore[no-untyped-call]
     return weight.detach(), bias.detach()
 
 
