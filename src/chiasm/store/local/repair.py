@@ -51,7 +51,7 @@ def repair_store(
     changes: dict[str, Change] = {}
     for name, part in found.items():
         ids = {*part.row_ids, *ids_of(now.table(name), gone)}
-        if name != "pictures" and found["pictures"].unreadable:
+        if name != "pictures" and (found["pictures"].unreadable or found["pictures"].bad):
             ids |= without_picture(now, now.table(name))
         if ids or part.unreadable:
             changes[name] = dropping(part, sorted(ids))
@@ -91,7 +91,7 @@ def rows_of(table: Table, keys: Iterable[str]) -> list[dict[str, object]]:
 
 
 def without_picture(now: Snapshot, table: Table) -> set[int]:
-    """The rows of a level whose picture is in a file that cannot be read: the picture will be encoded again."""
+    """The rows of a level whose picture is not among those that can be read: it will be encoded again."""
     ledger, ids = Ledger(now), set()
     table.check_damage()
     for batch in table.batches(["key", "_rowid"], rows=2048):
