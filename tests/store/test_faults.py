@@ -19,7 +19,8 @@ from pathlib import Path
 import pytest
 
 from chiasm.errors import StoreError
-from chiasm.store import StoreWarning, journal, lance_store, open_store
+from chiasm.store import StoreWarning, lance_store, open_store
+from chiasm.store.local import commits, datasets, journal
 
 WRITER = Path(__file__).with_name("writer.py")
 
@@ -49,7 +50,7 @@ def remove(file):
 
 
 DAMAGES = [truncate, cut_one_byte, empty, zero, scramble, remove]
-PLACES = ["images.lance/data", "images.lance/_versions", "sources.lance/data", "sources.lance/_versions"]
+PLACES = ["pictures/data", "pictures/_versions", "sources/data", "sources/_versions", "levels/"]
 
 
 def last_files(path, place):
@@ -67,12 +68,12 @@ def test_a_torn_last_commit_is_recovered_loudly(path, fill, made, damage, place)
     for file in last_files(path, place):
         damage(file)
     left = sorted(file for file in path.rglob("*") if file.is_file())
-    with pytest.warns(StoreWarning, match="commit 5 is torn"):
+    with pytest.warns(StoreWarning, match="commit 6 is torn"):
         reader = open_store(path)
     with reader:
         assert list(reader.scan()) == [made.record(number) for number in range(9)]
     assert sorted(file for file in path.rglob("*") if file.is_file()) == left  # a reader moves nothing
-    with pytest.warns(StoreWarning, match="Opened commit 4"):
+    with pytest.warns(StoreWarning, match="Opened commit 5"):
         store = open_store(path, "w")
     with store:
         assert len(store) == 9
@@ -87,9 +88,9 @@ def test_a_torn_last_commit_is_recovered_loudly(path, fill, made, damage, place)
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
 def test_a_torn_journal_entry_is_recovered(path, fill, made, damage):
     fill(3, 2)
-    damage(path / "commits" / f"{4:012d}.json")
+    damage(path / "commits" / f"{5:012d}.json")
     # without its entry the commit looks as if its writer was killed just before the moment of commit
-    said = "commit 4 is unfinished" if damage is remove else "commit 4 is torn"
+    said = "commit 5 is unfinished" if damage is remove else "commit 5 is torn"
     with pytest.warns(StoreWarning, match=said):
         store = open_store(path, "w")
     with store:
@@ -101,8 +102,8 @@ def test_a_torn_journal_entry_is_recovered(path, fill, made, damage):
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
 def test_a_torn_hint_or_transaction_file_harms_nothing(path, fill, made, damage):
     fill(2, 2)
-    damage(path / "images.lance" / "_versions" / "latest_version_hint.json")
-    for file in (path / "images.lance" / "_transactions").iterdir():
+    damage(path / "pictures" / "_versions" / "latest_version_hint.json")
+    for file in (path / "pictures" / "_transactions").iterdir():
         damage(file)
     with open_store(path, "w") as store:
         assert len(store) == 4
@@ -112,14 +113,15 @@ def test_a_torn_hint_or_transaction_file_harms_nothing(path, fill, made, damage)
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
-@pytest.mark.parametrize("name", ["images.lance", "errors.lance"])
-def test_a_new_empty_store_with_torn_files_still_opens(path, fill, made, damage, name):
-    fill(0, 1)
+@pytest.mark.parametrize("name", ["pictures", "errors"])
+def test_a_new_empty_store_with_torn_files_still_opens(path, made, damage, name):
+    open_store(path, "w").close()
     for file in (path / name / "_versions").glob("*.manifest"):
         damage(file)
     with pytest.warns(StoreWarning, match="no sound commit"):
         store = open_store(path, "w")
     with store:
+        store.declare(made.SPACE)
         store.put([made.record(1)])
     assert len(open_store(path)) == 1
 
@@ -142,11 +144,11 @@ def test_a_lost_journal_is_replaced_by_the_newest_versions(path, fill):
 
 def test_several_torn_commits_fall_back_to_the_newest_sound_one(path, fill, made):
     fill(5, 2)
-    for number in (5, 6):
+    for number in (6, 7):
         commit = journal.read_commit(path, number)
         zero(path / next(mark.path for mark in commit.marks if "/data/" in mark.path))
     with (
-        pytest.warns(StoreWarning, match=r"commit 6 is torn .*commit 5 is torn"),
+        pytest.warns(StoreWarning, match=r"commit 7 is torn .*commit 6 is torn"),
         open_store(path, "w") as store,
     ):
         assert len(store) == 6
@@ -155,10 +157,9 @@ def test_several_torn_commits_fall_back_to_the_newest_sound_one(path, fill, made
 def test_a_torn_compaction_is_no_loss_when_the_old_files_are_there(path, fill, made, monkeypatch):
     fill(4, 2)
     with monkeypatch.context() as patch, open_store(path, "w") as store:
-        patch.setattr(lance_store.datasets, "clean", lambda dataset: 0)
-        patch.setattr(lance_store.journal, "numbers", lambda root: [])
+        patch.setattr(commits, "forget_all_but", lambda now: 0)
         store.compact()
-    for file in last_files(path, "images.lance/data"):
+    for file in last_files(path, "pictures/data"):
         zero(file)
     with pytest.warns(StoreWarning):
         store = open_store(path, "w")
@@ -168,9 +169,7 @@ def test_a_torn_compaction_is_no_loss_when_the_old_files_are_there(path, fill, m
 
 @pytest.mark.parametrize("step", ["append", "sync_all", "mark", "write_commit", "fsync"])
 @pytest.mark.parametrize("at", [1, 2])
-def test_an_error_at_any_step_of_a_put_undoes_it_and_a_later_put_works(
-    path, fill, made, monkeypatch, step, at
-):
+def test_an_error_at_any_step_of_a_put_undoes_it_and_a_later_put_works(path, fill, made, monkeypatch, step, at):
     fill(2, 2)
     calls = 0
 
@@ -185,10 +184,10 @@ def test_an_error_at_any_step_of_a_put_undoes_it_and_a_later_put_works(
         return call
 
     targets = {
-        "append": (lance_store.datasets, "append"),
-        "sync_all": (lance_store, "sync_all"),
-        "mark": (lance_store, "mark"),
-        "write_commit": (lance_store.journal, "write_commit"),
+        "append": (datasets, "append"),
+        "sync_all": (commits, "sync_all"),
+        "mark": (commits, "mark"),
+        "write_commit": (journal, "write_commit"),
         "fsync": (os, "fsync"),
     }
     owner, name = targets[step]
@@ -214,7 +213,7 @@ def test_ctrl_c_in_a_put_undoes_it(path, fill, made, monkeypatch):
 
     with open_store(path, "w") as store:
         with monkeypatch.context() as patch:
-            patch.setattr(lance_store, "sync_all", interrupt)
+            patch.setattr(commits, "sync_all", interrupt)
             with pytest.raises(KeyboardInterrupt):
                 store.put([made.record(5)])
         store.put([made.record(6)])
@@ -246,7 +245,8 @@ def test_a_full_disk_says_so_and_keeps_what_was_committed(small_disk, made, monk
     if not margin:
         monkeypatch.setattr(lance_store, "require_space", lambda *args: None)
     path = small_disk / "photos.lance"
-    with open_store(path, "w", made.SPACE, made.LEVELS) as store:
+    with open_store(path, "w") as store:
+        store.declare(made.SPACE)
         stored = 0
         said = ""
         while not said and stored < 100:
@@ -273,7 +273,8 @@ def test_a_file_size_limit_is_a_full_disk(path, made):
         "from chiasm.store import open_store\n"
         "from chiasm.errors import StoreError\n"
         f"made = runpy.run_path({str(WRITER)!r})\n"
-        "store = open_store(sys.argv[1], 'w', 'ns-1', made['LEVELS'])\n"
+        "store = open_store(sys.argv[1], 'w')\n"
+        "store.declare(made['SPACE'])\n"
         "store.put([made['record'](1)])\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY))\n"
         "try:\n"
@@ -282,9 +283,7 @@ def test_a_file_size_limit_is_a_full_disk(path, made):
         "    print(error)\n"
         "store.put([made['record'](3)])\n"
     )
-    child = subprocess.run(
-        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True
-    )
+    child = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
     assert "the file may not grow" in child.stdout
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
     assert open_store(path).keys() == [made.key_of(1), made.key_of(3)]
@@ -322,8 +321,9 @@ def test_killed_writers_lose_nothing_that_was_reported(path, made):
 
 def test_the_journal_is_one_line_with_its_own_crc(path, fill):
     fill(1, 2)
-    line = json.loads((path / "commits" / f"{2:012d}.json").read_text())
+    line = json.loads((path / "commits" / f"{3:012d}.json").read_text())
     assert sorted(line) == ["commit", "crc"]
-    commit = journal.read_commit(path, 2)
-    assert commit.rows == {"images.lance": 2, "sources.lance": 2, "errors.lance": 0}
-    assert {mark.path.split("/")[1] for mark in commit.marks} == {"data", "_versions"}
+    commit = journal.read_commit(path, 3)
+    assert [commit.rows[name] for name in ("pictures", "sources", "errors")] == [2, 2, 0]
+    assert sorted(commit.levels.values()) == [("ns-1", "context"), ("ns-1", "detail")]
+    assert {mark.path.split("/")[-2] for mark in commit.marks} == {"data", "_versions"}

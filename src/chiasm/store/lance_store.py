@@ -161,7 +161,7 @@ class LanceStore:
     def _tidy(self, names: Sequence[str]) -> None:
         """Merge small files of these tables and extend their indices where that is due: a commit of its own.
 
-        A failure (a full disk) is not one of the put before it: nothing is lost, and it is tried again later.
+        A failure (a full disk) is not one of the put before it: that is stored, and merging is tried again later.
         """
         if self._failed_tidying:
             self._failed_tidying -= 1
@@ -170,9 +170,8 @@ class LanceStore:
             due = {name: tidying(name) for name in names if growth.untidy(self._now.table(name).dataset)}
             if due:
                 self._now = commits.apply(self._now, due, "merging small files")
-        except StoreError as error:
+        except StoreError:
             self._failed_tidying = growth.FAN
-            warnings.warn(f"{error}; the store goes on with more files", StoreWarning, stacklevel=3)
 
     def put_table(self, name: str, data: bytes) -> None:
         """Store a codec's tables under their SHA-256 in hex (or its first 16 or more digits)."""

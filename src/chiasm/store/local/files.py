@@ -70,7 +70,8 @@ def open_plain(path: Path, flags: int = os.O_RDONLY, mode: int = 0o644) -> int:
 def read_whole(path: Path, limit: int) -> bytes:
     """The bytes of a plain file of at most `limit` bytes. Raises StoreError, FileNotFoundError."""
     with os.fdopen(open_plain(path), "rb") as file:
-        data = file.read(limit + 1)
+        size = os.fstat(file.fileno()).st_size
+        data = file.read(min(size, limit) + 1)  # a file that grows meanwhile is not followed
     if len(data) > limit:
         raise StoreError(f"{path}: holds more than {limit:,} bytes, which no such file of a store does; restore it")
     return data

@@ -56,8 +56,12 @@ def check_store(root: Path) -> None:
 
 
 def check_folders(root: Path) -> None:
+    """Raise StoreError when a folder of the store, or of a table of it, is a link or no folder."""
     for name in FOLDERS:
         require_real(root / name, folder=True)
+    for table in (*(root / name for name in FIXED), *(root / "levels").glob("*")):
+        for folder in (table, *(table / part for part in datasets.PARTS)):
+            require_real(folder, folder=True)
 
 
 def make_store(root: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -12,14 +13,12 @@ from chiasm.store.ledger import Ledger
 from chiasm.store.local import commits, datasets
 from chiasm.store.local.commits import Change
 from chiasm.store.local.datasets import Changed
-from chiasm.store.local.files import guarded, quarantine_folder, read_whole, sync_folder, write_durably
+from chiasm.store.local.files import guarded, quarantine_folder, sync_folder, write_durably
 from chiasm.store.local.tables import Snapshot, Table
 from chiasm.store.names import KEY
 from chiasm.store.reports import VerifyReport
 from chiasm.store.rows import UNKNOWN, Fault, fault_table
 from chiasm.store.writing import changing, row_ids
-
-LARGEST = 1 << 40  # bytes of a damaged data file that is kept
 
 
 @dataclass
@@ -52,7 +51,7 @@ def repair_store(
     changes: dict[str, Change] = {}
     for name, part in found.items():
         ids = {*part.row_ids, *ids_of(now.table(name), gone)}
-        if name != "pictures" and found["pictures"].unreadable:
+        if name != "pictures" and (found["pictures"].unreadable or found["pictures"].bad):
             ids |= without_picture(now, now.table(name))
         if ids or part.unreadable:
             changes[name] = dropping(part, sorted(ids))
@@ -92,7 +91,7 @@ def rows_of(table: Table, keys: Iterable[str]) -> list[dict[str, object]]:
 
 
 def without_picture(now: Snapshot, table: Table) -> set[int]:
-    """The rows of a level whose picture is in a file that cannot be read: the picture will be encoded again."""
+    """The rows of a level whose picture is not among those that can be read: it will be encoded again."""
     ledger, ids = Ledger(now), set()
     table.check_damage()
     for batch in table.batches(["key", "_rowid"], rows=2048):
@@ -128,5 +127,6 @@ def keep_remains(now: Snapshot, name: str, part: Findings) -> None:
         for file in fragment.metadata.files:
             damaged = now.root / name / "data" / file.path
             if damaged.is_file():
-                write_durably(folder / file.path, read_whole(damaged, LARGEST))
-    sync_folder(folder.parent)
+                os.link(damaged, folder / file.path, follow_symlinks=False)  # large: a second name, not a copy
+    for path in (folder, folder.parent):
+        sync_folder(path)
