@@ -41,7 +41,7 @@ FAMILIES = (
            "https://huggingface.co/facebook"),
     Family("web-ssl", ("webssl", "web-ssl", "mae_webssl"), "hf:facebook/webssl-dino300m-full2b-224", "CC-BY-NC-4.0",
            "300 to 7,000", True, "https://creativecommons.org/licenses/by-nc/4.0"),
-    Family("mobileclip", ("mobileclip",), "timm:fastvit_mci0.apple_mclip",
+    Family("mobileclip", ("mobileclip", "_mci", "mclip"), "timm:fastvit_mci0.apple_mclip",
            "Apple Sample Code License", "11 to 125", True,
            "https://github.com/apple/ml-mobileclip/blob/main/LICENSE_weights_data"),
     Family("aimv2", ("aimv2",), "timm:aimv2_large_patch14_224", "Apple Sample Code License", "309 to 2,700", True,
