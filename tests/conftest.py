@@ -5,4 +5,6 @@ from __future__ import annotations
 import runpy
 from pathlib import Path
 
-runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "torchvision_schemas.py"))["define"]()
+# Kept, since the operators that it names live as long as it does.
+SCHEMAS = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "torchvision_schemas.py"))
+SCHEMAS["define"]()
