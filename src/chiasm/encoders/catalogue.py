@@ -17,7 +17,7 @@ from chiasm.errors import LicenceError, ModelError, nearest
 
 @dataclass(frozen=True)
 class Family:
-    """name: how it is accepted. parts: a model whose name has one of them belongs to it. example: a name to load.
+    """name: how it is accepted. parts: a model with one in its name belongs to it. example: a name to load, or "".
 
     parameters: of the smallest to the largest, in millions. binding: must be accepted. url: of the licence.
     """
@@ -35,13 +35,13 @@ class Family:
 FAMILIES = (
     Family("dinov3", ("dinov3",), "timm:vit_small_patch16_dinov3", "DINOv3 License", "22 to 6,716", True,
            "https://ai.meta.com/resources/models-and-libraries/dinov3-license"),
-    Family("c-radio", ("radio",), "hf:nvidia/C-RADIOv2-B", "NVIDIA Open Model License", "98 to 1,200", True,
+    Family("c-radio", ("radio",), "hf:nvidia/C-RADIOv2-B", "NVIDIA Open Model License", "98 to 1,100", True,
            "https://www.nvidia.com/en-us/agreements/enterprise-software/nvidia-open-model-license"),
-    Family("eupe", ("eupe",), "hf:facebook/EUPE-ViT-S", "FAIR Research License", "22 to 86", True,
+    Family("eupe", ("eupe",), "", "FAIR Noncommercial Research License", "6 to 89", True,
            "https://huggingface.co/facebook"),
     Family("web-ssl", ("webssl", "web-ssl", "mae_webssl"), "hf:facebook/webssl-dino300m-full2b-224", "CC-BY-NC-4.0",
            "300 to 7,000", True, "https://creativecommons.org/licenses/by-nc/4.0"),
-    Family("mobileclip", ("mobileclip",), "timm:fastvit_mci0.apple_mclip",
+    Family("mobileclip", ("mobileclip", "_mci", "mclip"), "timm:fastvit_mci0.apple_mclip",
            "Apple Sample Code License", "11 to 125", True,
            "https://github.com/apple/ml-mobileclip/blob/main/LICENSE_weights_data"),
     Family("aimv2", ("aimv2",), "timm:aimv2_large_patch14_224", "Apple Sample Code License", "309 to 2,700", True,
@@ -67,8 +67,8 @@ def family(name: str) -> Family | None:
 
 
 def examples() -> list[str]:
-    """One name to load of each family."""
-    return [item.example for item in FAMILIES]
+    """One name to load of each family that has one."""
+    return [item.example for item in FAMILIES if item.example]
 
 
 def check(name: str, licence: str = "") -> None:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from chiasm.contracts import Level
 from chiasm.encoders import catalogue
 from chiasm.encoders.foreign import weights
-from chiasm.encoders.foreign.network import Opened, Preprocessing, chosen
+from chiasm.encoders.foreign.network import Opened, Preprocessing, chosen, unfit_torchvision
 from chiasm.errors import MissingExtraError, ModelError, nearest
 from chiasm.features import tokens
 
@@ -35,11 +35,15 @@ _DINOV2 = {"small": (384, 12, 6), "base": (768, 12, 12), "large": (1024, 24, 16)
 
 
 def library() -> Any:
-    """The module transformers. Raises MissingExtraError when it is not there."""
+    """The module transformers. Raises MissingExtraError when it is not there, or torchvision does not fit torch."""
     try:
         import transformers
     except ImportError as error:
         raise MissingExtraError('hf:NAME needs transformers; pip install "chiasm[transformers]"') from error
+    try:
+        import transformers.modeling_utils  # it imports torchvision, where there is one
+    except (ImportError, RuntimeError) as error:
+        raise unfit_torchvision("transformers", error) from error
     return transformers
 
 

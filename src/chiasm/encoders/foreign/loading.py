@@ -48,8 +48,9 @@ def load(
 def _opened(name: str, file: Path | None, layers: Sequence[str] | None, device: torch.device) -> Opened:
     library, _, rest_of_name = name.partition(":")
     if library not in LIBRARIES or not rest_of_name:
-        named = [f"{each}:" for each in LIBRARIES]
-        raise ModelError(f"expected timm:NAME, hf:NAME, onnx:FILE or tflite:FILE, got {name!r}; {nearest(name, named)}")
+        raise ModelError(
+            f"expected timm:NAME, hf:NAME, onnx:FILE or tflite:FILE, got {name!r}; {nearest(library, LIBRARIES)}"
+        )
     if library == "timm":
         from chiasm.encoders.foreign.timm import open_timm
 

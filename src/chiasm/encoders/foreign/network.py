@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from chiasm.contracts import Features, Kind, Level, Size, Space, Triple
-from chiasm.errors import ConfigError, ModelError, ShapeError, nearest
+from chiasm.errors import ConfigError, MissingExtraError, ModelError, ShapeError, nearest
 from chiasm.features import views
 
 LONGEST_NAME = 63  # bytes of the name of a space or level, which becomes part of file names
@@ -153,6 +153,15 @@ def plain_name(name: str) -> str:
     """A name of letters, digits, `_`, `-` and single dots: what stands in a packet and in the name of a file."""
     plain = re.sub(r"[^0-9A-Za-z_.-]+", "-", name)
     return re.sub(r"\.\.+", ".", plain).strip("-.")[:LONGEST_NAME] or "unnamed"
+
+
+def unfit_torchvision(library: str, error: Exception) -> MissingExtraError:
+    """What to say when a library fails because torchvision was built for another torch."""
+    told = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return MissingExtraError(
+        f"{library} needs a torchvision built for this torch ({told[:80]}); install it from where torch came from: "
+        "pip install torchvision --index-url https://download.pytorch.org/whl/cpu"
+    )
 
 
 def chosen(asked: Sequence[str] | None, default: Iterable[str], known: Sequence[str], name: str) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from chiasm.contracts import Level
 from chiasm.encoders import catalogue
 from chiasm.encoders.foreign import keymaps, weights
-from chiasm.encoders.foreign.network import Opened, Preprocessing, chosen
+from chiasm.encoders.foreign.network import Opened, Preprocessing, chosen, unfit_torchvision
 from chiasm.errors import MissingExtraError, ModelError, nearest
 
 RAW = "_raw"
@@ -34,10 +34,7 @@ def library() -> Any:
     except ImportError as error:
         raise MissingExtraError('timm:NAME needs timm; pip install "chiasm[timm]"') from error
     except RuntimeError as error:
-        raise MissingExtraError(
-            f"timm needs a torchvision built for this torch ({str(error).splitlines()[0][:80]}); install it "
-            "from where torch came from: pip install torchvision --index-url https://download.pytorch.org/whl/cpu"
-        ) from error
+        raise unfit_torchvision("timm", error) from error
     return timm
 
 
