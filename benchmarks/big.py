@@ -23,12 +23,11 @@ import torch
 from PIL import Image
 
 import workbench
-from chiasm.codecs import packet as bitstream
-from chiasm.contracts import Packet
 from chiasm.encoders.ns import RECEPTIVE_FIELD
-from chiasm.features.layout import Window, assemble, count, cut, padded, tiles
+from chiasm.features.layout import Window, assemble, cut
 from chiasm.flow.pipeline import Pipeline
-from chiasm.flow.tiles import TILE
+from chiasm.flow.see import TILE
+from chiasm.flow.tiles import PacketReader
 from chiasm.images import decode
 
 MODEL = "ns-rgb"
@@ -63,7 +62,7 @@ def child(path: str, store: str, quality: int, threads: int) -> None:
         summary = pipeline.encode([path], quality=quality)
         if summary.stored != 1:
             raise SystemExit(f"not stored: {pipeline.store.failures()}")
-    print(json.dumps({"seconds": summary.seconds, "bytes": dict(summary.stream_bytes)}), flush=True)
+    print(json.dumps({"seconds": summary.seconds, "bytes": dict(summary.level_bytes)}), flush=True)
 
 
 def tree(root: int) -> list[int]:
@@ -122,30 +121,27 @@ def encode(path: Path, store: Path, quality: int, threads: int) -> dict[str, obj
     }
 
 
-def decoded(pipeline: Pipeline, packet: Packet, window: Window) -> dict[str, torch.Tensor]:
+def decoded(opened: PacketReader, window: Window) -> dict[str, torch.Tensor]:
     """The maps over one window, from the tiles that meet it."""
-    size = padded(packet.size, pipeline.space.grid)
-    expected = count(size, packet.tile)
-    streams = {name: bitstream.Tiles(stream, name, expected) for name, stream in packet.streams.items()}
-    parts = []
-    for index, tile in enumerate(tiles(size, packet.tile)):
+    names, parts = tuple(opened.packet.levels), []
+    for index, tile in enumerate(opened.windows(names[0])):
         if tile.meet(window):
-            held = {name: stream[index] for name, stream in streams.items()}
-            parts.append((tile, pipeline.coder.codec.decompress(held, tile.size, packet.quality)))
-    return assemble(window, parts, pipeline.coder.strides)
+            parts.append((tile, opened.decoded(names, index)))
+    return assemble(window, parts, opened.strides)
 
 
 def compare(path: Path, store: Path) -> dict[str, object]:
     """Tiled and coded against untiled, near the seams and away from them."""
     with Pipeline.load(MODEL, store=store) as pipeline:
-        packet = pipeline.store.get(pipeline.keys()[0]).packet
+        packet = pipeline.reader.packet(pipeline.keys()[0], pipeline.space)
+        opened, quality = pipeline.reader.opened(packet, pipeline.space), packet.levels["context"].quality
         corner = [min(TILE, n // 2 // 64 * 64) for n in packet.size]
         window = Window(corner[0] - HALF, corner[1] - HALF, corner[0] + HALF, corner[1] + HALF)
         outer = window.grown(AROUND, tuple(n // 64 * 64 for n in packet.size))
         pixels = decode(path).tile(outer.top, outer.left, outer.bottom, outer.right)[None]
-        strides, codec = pipeline.coder.strides, pipeline.coder.codec
+        strides = opened.strides
         features = pipeline.encode_pixels(pixels)
-        untiled = codec.decompress(codec.compress(features, packet.quality), outer.size, packet.quality)
+        untiled = pipeline.coded(features, quality)
         exact = cut(features, strides, window.within(outer))
         quarter = Window(window.top, window.left, corner[0], corner[1])  # what of it lies in the first tile
         sees = RECEPTIVE_FIELD["rgb"]
@@ -157,8 +153,8 @@ def compare(path: Path, store: Path) -> dict[str, object]:
             for name, x in cut(tile, strides, quarter.within(seen)).items()
         }
         coded = cut(untiled, strides, window.within(outer))
-        found = decoded(pipeline, packet, window)
-        drawn = [pipeline.draw(maps).clamp(0, 1) * 255 for maps in (found, coded)]
+        found = decoded(opened, window)
+        drawn = [pipeline.drawing(maps).clamp(0, 1) * 255 for maps in (found, coded)]
         inner = slice(32, -32)
         difference = (drawn[0] - drawn[1])[..., inner, inner].abs()
     rows = {name: errors(found[name], exact[name], coded[name], strides[name]) for name in found}

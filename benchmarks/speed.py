@@ -23,9 +23,10 @@ import torch
 from PIL import AvifImagePlugin, Image
 
 import workbench
-from chiasm.codecs import packet as bitstream
+from chiasm.contracts import View
 from chiasm.features.layout import pad, padded
-from chiasm.flow.pipeline import Pipeline, only
+from chiasm.flow.pipeline import Pipeline
+from chiasm.flow.tiles import Seen, coded_levels
 from chiasm.images import Picture, decode, find
 
 QUALITY = 5
@@ -57,16 +58,17 @@ def ours(fast: Pipeline, exact: Pipeline, picture: Picture) -> tuple[Jobs, bytes
     size = padded(picture.size, fast.space.grid)
     pixels = pad(picture.tile(0, 0, *picture.size), size)[None]
     data = fast.pack_picture(picture, QUALITY)
-    packet, _ = bitstream.read(data)
-    encoded, decoded = fast.coder.encode(pixels), fast.coder.unpack(packet)
+    encoded, decoded = fast.encode_pixels(pixels), fast.opened(data).whole(LEVELS)
+    _, choices = fast.choices(LEVELS, QUALITY)
+    view = View(size)
     jobs: Jobs = {
-        "stem, float32": lambda: exact.coder.encode(pixels),
-        "stem, bfloat16": lambda: fast.coder.encode(pixels),
-        "features to streams": lambda: fast.coder.codec.compress(encoded, QUALITY),
+        "stem, float32": lambda: exact.encode_pixels(pixels),
+        "stem, bfloat16": lambda: fast.encode_pixels(pixels),
+        "features to streams": lambda: coded_levels(fast.space, Seen(view, 0, [encoded]), choices),
         "pixels to packet, bfloat16": lambda: fast.pack_picture(picture, QUALITY),
-        "packet to features": lambda: fast.coder.unpack(bitstream.read(data)[0]),
-        "packet to context alone": lambda: fast.coder.unpack(only(bitstream.read(data)[0], ("context",))),
-        "features to pixels": lambda: fast.draw(decoded),
+        "packet to features": lambda: fast.opened(data).whole(LEVELS),
+        "packet to context alone": lambda: fast.opened(data).whole(("context",)),
+        "features to pixels": lambda: fast.drawing(decoded),
         "packet to pixels": lambda: fast.unpack(data),
     }
     return jobs, data

@@ -81,7 +81,7 @@ def shown(store: chiasm.Pipeline, key: str, path: Path) -> Shown:
     picture = Picture(path.stem, tensor(original))
     decibel = float(psnr(tensor(drawn), picture.pixels))
     rivals = {name: family.bytes_at(decibel) for name, family in families(picture, WAYS).items()}
-    streams = store.store.get(key).packet.streams
+    levels = store.store.get(key).spaces[store.space.name]
     return Shown(
         name=path.stem,
         original=original,
@@ -89,7 +89,7 @@ def shown(store: chiasm.Pipeline, key: str, path: Path) -> Shown:
         alone=alone,
         decibel=decibel,
         alone_decibel=float(psnr(tensor(alone), picture.pixels)),
-        levels={level: len(data) for level, data in streams.items()},
+        levels={level: len(stored.coded.data) for level, stored in levels.items()},
         total=len(store.pack(path, quality=QUALITY)),
         rivals=rivals,
     )
@@ -113,7 +113,7 @@ def main() -> None:
     rows = []
     with chiasm.Pipeline.load(options.model, store=folder) as pipeline:  # knows nothing but the store
         for path in paths:
-            rows.append(shown(pipeline, pipeline.store.get(str(path), levels=[]).key, path))
+            rows.append(shown(pipeline, pipeline.store.get(str(path), {}).key, path))
             print(f"{path.name}: {rows[-1].decibel:.1f} dB, {rows[-1].total} bytes")
     write_sheet(rows, options.out / "sheet.png")
     write_page(rows, QUALITY, options.out / "index.html")

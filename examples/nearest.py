@@ -19,13 +19,13 @@ def describe(pipeline: chiasm.Pipeline, key: str) -> torch.Tensor:
 
 
 def main(store: str, wanted: str) -> None:
-    with chiasm.Pipeline.load("ns-rgb", store=store) as pipeline:
-        mine = pipeline.store.get(wanted, levels=[]).key
+    with chiasm.open(store) as pipeline:
+        mine = pipeline.store.get(wanted, {}).key
         vectors = {key: describe(pipeline, key) for key in pipeline.keys()}
         others = [key for key in vectors if key != mine]
         for key in sorted(others, key=lambda key: float((vectors[key] - vectors[mine]).norm()))[:5]:
             distance = float((vectors[key] - vectors[mine]).norm())
-            print(f"{distance:8.2f}  {key[:12]}  {', '.join(pipeline.store.get(key, levels=[]).uris)}")
+            print(f"{distance:8.2f}  {key[:12]}  {', '.join(pipeline.store.get(key, {}).uris)}")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,9 @@ from PIL import Image
 from chiasm.datasets.pictures import PictureSet
 from chiasm.encoders.ns import NS
 from chiasm.errors import ImageError
-from chiasm.flow.tiles import PictureCoder
+from chiasm.flow.runtime import Runtime
+from chiasm.flow.see import Eye
+from chiasm.models import Model
 from chiasm.images import DecoderPool, Limits, Mosaic, Picture, container, decode, read
 from chiasm.images.isolation.worker import attempt
 from chiasm.images.raw import calibration
@@ -298,11 +300,12 @@ def test_a_set_of_photographs_skips_raw_files(save_dng, save, counts, photo):
 
 
 def test_an_encoder_of_photographs_refuses_raw_files(save_dng, save, counts, photo):
-    coder = PictureCoder(NS, encode=None, codec=None)
-    refused = coder.refusal(decode(save_dng(counts)))
+    runtime = Runtime.chosen("cpu", "float32")
+    eye = Eye({"rgb": Model("test-space").encoders(runtime.device)["rgb"]}, runtime)
+    refused = eye.refusal(decode(save_dng(counts)))
     assert refused is not None
     assert (refused.reason, "a.dng" in str(refused)) == ("unsupported", True)
-    assert coder.refusal(decode(save(photo, "a.png"))) is None
+    assert eye.refusal(decode(save(photo, "a.png"))) is None
 
 
 def test_workers_send_mosaics_whole(save_dng, save, photo):
