@@ -15,14 +15,13 @@ import torch
 from PIL import Image
 
 from chiasm.datasets.pictures import PictureSet
-from chiasm.encoders.ns import NS
 from chiasm.errors import ImageError
 from chiasm.flow.runtime import Runtime
 from chiasm.flow.see import Eye
-from chiasm.models import Model
 from chiasm.images import DecoderPool, Limits, Mosaic, Picture, container, decode, read
 from chiasm.images.isolation.worker import attempt
 from chiasm.images.raw import calibration
+from chiasm.models import Model
 
 XYZ_TO_SRGB = np.linalg.inv([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
 # EXIF orientation -> what a viewer does with the stored array
