@@ -175,11 +175,6 @@ class Pipeline:
         packet = self._packet(key, levels)
         return chosen_levels(self._coder_for(packet).unpack(packet), levels)
 
-    def stored(self, key: str) -> tuple[tuple[int, int], tuple[str, ...]]:
-        """Height and width of a stored picture, and the levels that are stored of it."""
-        packet = self._packet(key, None)
-        return packet.size, tuple(packet.streams)
-
     def working(self, key: str) -> tuple[Features, int]:
         """Features as heads that look at the whole picture see them, and by how much smaller it then is.
 

@@ -22,7 +22,7 @@ from chiasm.contracts import Features, Size, Space, TaskSpec, View
 from chiasm.datasets.batches import Batch
 from chiasm.datasets.folders import by_name, rows
 from chiasm.datasets.labels import METRES_PER_UNIT, read_label
-from chiasm.errors import ConfigError, nearest
+from chiasm.errors import ConfigError, PacketError, nearest
 from chiasm.features.layout import Window, blank, crop, cut, pad, padded
 from chiasm.flow.pipeline import Pipeline
 from chiasm.heads.kinds import KINDS, Reduction, mirrored
@@ -50,14 +50,16 @@ class PipelineReader:
 
     def features(self, key: str, levels: Sequence[str]) -> tuple[Features, View, Size]:
         """See `FeatureReader`. Raises ConfigError for a picture that was stored without a level."""
-        size, stored = self.pipeline.stored(key)
-        if missing := [name for name in levels if name not in stored]:
-            raise ConfigError(f"{key[:12]} was stored without level {missing[0]!r}; encode it again with all levels")
-        found, factor = (self.pipeline.features(key, levels), 1) if self.whole else self.pipeline.working(key)
-        level = self.pipeline.spec.level(levels[0])
+        size = self.pipeline.store.get(key, ()).packet.size
+        try:
+            found, factor = (self.pipeline.features(key, levels), 1) if self.whole else self.pipeline.working(key)
+            level, found = self.pipeline.spec.level(levels[0]), {name: found[name] for name in levels}
+        except (PacketError, KeyError) as error:
+            lacks = f"one of {', '.join(levels)}"
+            raise ConfigError(f"{key[:12]} was stored without {lacks}; encode it again with all levels") from error
         height, width = (n * level.stride for n in found[level.name].shape[-2:])
         view = View((height, width), (1 / factor, 1 / factor))
-        return {name: found[name] for name in levels}, view, size
+        return found, view, size
 
 
 @dataclass(frozen=True)
