@@ -20,8 +20,11 @@ if TYPE_CHECKING:
     from torch import nn
 
     from chiasm.contracts import AnswerKind
+    from chiasm.flow.pipeline import Pipeline
+    from chiasm.heads.saved import HeadModule
     from chiasm.training.loop import Recipe
-    from chiasm.training.recipes.head import Network
+    from chiasm.training.recipes.head import HeadConfig, HeadRecipe, Network
+    from chiasm.training.stored import Item
 
 # Those of training.recipes.head, which cannot be imported before a verb runs; a test compares them.
 OWN_KINDS = ("classes", "distance", "direction", "probability", "picture", "label")
@@ -286,11 +289,10 @@ def train_head(
     probabilities in grey; clean pictures for denoise; for a label a CSV file with lines `picture,class`. The run is
     kept in OUT.run, so that the same command goes on. Then: `chiasm predict STORE --head OUT --out FOLDER`.
     """
-    from chiasm import models
     from chiasm.cli.outputs import write_whole
     from chiasm.heads.saved import write_head
-    from chiasm.training.recipes.head import TASKS, HeadConfig, HeadRecipe, begun, class_names, fresh_head, spec_of
-    from chiasm.training.stored import PipelineReader, fingerprint, items_of, stored_for
+    from chiasm.training.recipes.head import TASKS, HeadConfig, class_names, fresh_head, spec_of
+    from chiasm.training.stored import items_of
 
     resolved = _resolved(terminal, HeadConfig, config, overrides)
     spec = spec_of(task, class_names(classes, labels, (kind or TASKS.get(task)) == "label"), kind)
@@ -298,15 +300,30 @@ def train_head(
         pictures = [(record.key, record.uris, record.size) for record in pipeline.store.scan({}, reading.where)]
         items = items_of(pictures, labels, spec)
         head = fresh_head(pipeline.space, spec, network, levels)
-        head = begun(head, models.beginnings(spec.kind, pipeline.space.name))
-        resolved = replace(resolved, data=fingerprint(items, head))
-        reader = PipelineReader(pipeline, whole=head.margin is not None)
-        stored = stored_for(head, reader, pipeline.space, items)
-        stored = replace(stored, limit=int(resolved.memory * 2**30), metres_per_unit=resolved.metres_per_unit)
-        recipe = HeadRecipe.load(resolved, stored, head)
-        terminal.say(f"{len(items)} of {len(pictures)} stored pictures have a label")
+        recipe = _own_recipe(terminal, pipeline, head, items, resolved)
         scores = recipe.evaluate(_run(terminal, recipe, Path(f"{out}.run"), reading.device, 1), out, resolved.steps)
     write_whole(out, write_head(head.cpu()))
-    terminal.event("summary", {"out": out, "steps": resolved.steps, "pictures": len(items), "scores": scores})
+    _head_done(terminal, out, recipe, scores)
+
+
+def _head_done(terminal: Terminal, out: Path, recipe: HeadRecipe, scores: Mapping[str, float]) -> None:
+    steps, count = recipe.config.steps, len(recipe.training)
+    facts = {"out": out, "steps": steps, "pictures": count + len(recipe.held), "scores": scores}
+    terminal.event("summary", facts)
     told = ", ".join(f"{name} {value:g}" for name, value in scores.items())
-    terminal.show(f"{out}: {resolved.steps} steps on {len(recipe.training)} pictures; held out: {told or 'no label'}")
+    terminal.show(f"{out}: {steps} steps on {count} pictures; held out: {told or 'no label'}")
+
+
+def _own_recipe(
+    terminal: Terminal, pipeline: Pipeline, head: HeadModule, items: Sequence[Item], config: HeadConfig
+) -> HeadRecipe:
+    """What a head learns from a store and labels, the head begun as the shipped one where that fits."""
+    from chiasm import models
+    from chiasm.training.recipes.head import HeadRecipe, begun
+    from chiasm.training.stored import PipelineReader, fingerprint, stored_for
+
+    terminal.say(f"{len(items)} of {len(pipeline.store)} stored pictures have a label")
+    begun(head, models.beginnings(head.tasks[0].kind, pipeline.space.name))
+    stored = stored_for(head, PipelineReader(pipeline, whole=head.margin is not None), pipeline.space, items)
+    stored = replace(stored, limit=int(config.memory * 2**30), metres_per_unit=config.metres_per_unit)
+    return HeadRecipe.load(replace(config, data=fingerprint(items, head)), stored, head)
