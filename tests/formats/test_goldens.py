@@ -139,6 +139,13 @@ def test_goldens_cover_what_the_format_can_hold(folder, packets, generator, expe
         ((1.0, 1.0), (0.0, 0.0)),
         (generator.RESIZED.scale, generator.RESIZED.offset),
     }
+    ways = {  # how `plain-int8` was written
+        packet.levels[name].data[4 * packet.levels[name].shape[0]]
+        for packet in packets.values()
+        for name in packet.levels
+        if packet.levels[name].codec == "plain-int8" and not packet.levels[name].tile
+    }
+    assert ways == {0, 1}
     magnitudes = {
         int(x) for key, held in expected.items() if held.dtype == np.int32 for x in np.abs(held).flat
     }
