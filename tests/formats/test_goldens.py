@@ -53,7 +53,7 @@ def tables(folder: Path) -> bytes:
 
 
 def windows(coded: Coded) -> list[Window]:
-    return list(tiles(coded.view.size, coded.tile)) if coded.tile else [Window(0, 0, *coded.view.size)]
+    return list(tiles(coded.view.size, coded.tile))
 
 
 def decoded(packet: Packet, tables: bytes, generator: ModuleType) -> Iterator[Decoded]:
@@ -207,7 +207,7 @@ def read_by(reader, tables, file, generator):
     before: dict[tuple[str, int], tuple] = {}
     for name, held in file.levels.items():
         size = held.view[0]
-        places = list(tiles(size, held.tile)) if held.tile else [Window(0, 0, *size)]
+        places = list(tiles(size, held.tile))
         for index, (window, data) in enumerate(zip(places, held.tiles, strict=True)):
             shape = generator.shape_of(generator.SPEC.level(name), window.size)
             if held.codec == "transform":

@@ -250,7 +250,7 @@ class Made:
         native = View(padded(golden.size, SPEC.grid))
         view = native if codec.name == "transform" or golden.view is None else golden.view
         tile = golden.tile if level.stride else 0
-        windows = list(tiles(view.size, tile)) if tile else [Window(0, 0, *view.size)]
+        windows = list(tiles(view.size, tile))
         above = codec.parent(name)
         parts = []
         self.decoded[name] = []
