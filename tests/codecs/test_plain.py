@@ -83,6 +83,19 @@ def test_the_error_is_within_what_the_docstring_says(name):
     assert gap.max() > 0
 
 
+def test_smooth_maps_are_written_as_differences_and_sparse_ones_as_they_are():
+    codec, seen = codec_named("plain-int8"), []
+    smooth = torch.linspace(0, 3, 2000).sin().reshape(1, 2, 20, 50)
+    sparse = (torch.rand(1, 2, 20, 50, generator=torch.Generator().manual_seed(5)) - 0.8).relu()
+    for x in (smooth, sparse):
+        data, symbols = codec.encode("level", x, 0)
+        seen.append(data[8])
+        np.testing.assert_array_equal(codec.decode("level", data, (2, 20, 50), 0).symbols, symbols)
+    assert seen == [1, 0]
+    with pytest.raises(PacketError, match="a scale or step that no encoder writes"):
+        codec.decode("level", data[:8] + b"\2" + data[9:], (2, 20, 50), 0)
+
+
 @pytest.mark.parametrize("name", PLAIN)
 def test_constant_channels_cost_next_to_nothing(name):
     x = torch.arange(64.0).reshape(1, 64, 1, 1).expand(1, 64, 32, 32)
@@ -190,7 +203,7 @@ def test_a_stream_that_inflates_to_more_than_its_shape_is_refused_before_it_is_h
     import zlib
 
     coder = zlib.compressobj(9, zlib.DEFLATED, -15)
-    bomb = np.ones(2, "<f4").tobytes() if "int8" in name else b""
+    bomb = np.ones(2, "<f4").tobytes() + b"\0" if "int8" in name else b""
     bomb += coder.compress(bytes(200_000_000)) + coder.flush()
     tracemalloc.start()
     with pytest.raises(PacketError, match="does not hold just its"):

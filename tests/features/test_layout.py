@@ -107,3 +107,9 @@ def test_a_mask_grows_by_what_is_not_valid():
     assert grown.dtype == torch.bool
     assert grown.sum() == 6
     assert bool(grown[:, :2, :3].all())
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_an_edge_of_0_is_one_window(size):
+    assert list(tiles(size, 0)) == [Window(0, 0, *size)]
+    assert count(size, 0) == 1

@@ -53,7 +53,7 @@ def tables(folder: Path) -> bytes:
 
 
 def windows(coded: Coded) -> list[Window]:
-    return list(tiles(coded.view.size, coded.tile)) if coded.tile else [Window(0, 0, *coded.view.size)]
+    return list(tiles(coded.view.size, coded.tile))
 
 
 def decoded(packet: Packet, tables: bytes, generator: ModuleType) -> Iterator[Decoded]:
@@ -139,6 +139,13 @@ def test_goldens_cover_what_the_format_can_hold(folder, packets, generator, expe
         ((1.0, 1.0), (0.0, 0.0)),
         (generator.RESIZED.scale, generator.RESIZED.offset),
     }
+    ways = {  # how `plain-int8` was written
+        packet.levels[name].data[4 * packet.levels[name].shape[0]]
+        for packet in packets.values()
+        for name in packet.levels
+        if packet.levels[name].codec == "plain-int8" and not packet.levels[name].tile
+    }
+    assert ways == {0, 1}
     magnitudes = {
         int(x) for key, held in expected.items() if held.dtype == np.int32 for x in np.abs(held).flat
     }
@@ -200,7 +207,7 @@ def read_by(reader, tables, file, generator):
     before: dict[tuple[str, int], tuple] = {}
     for name, held in file.levels.items():
         size = held.view[0]
-        places = list(tiles(size, held.tile)) if held.tile else [Window(0, 0, *size)]
+        places = list(tiles(size, held.tile))
         for index, (window, data) in enumerate(zip(places, held.tiles, strict=True)):
             shape = generator.shape_of(generator.SPEC.level(name), window.size)
             if held.codec == "transform":

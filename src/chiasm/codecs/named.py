@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
+
 from chiasm.codecs.plain import PlainCodec
 from chiasm.codecs.tables import Tables
 from chiasm.codecs.transform import TransformCodec
@@ -12,18 +14,18 @@ from chiasm.contracts import Codec
 from chiasm.errors import PacketError, nearest
 
 # Those that need no tables; `transform` is the one that does.
-PLAIN: dict[str, Callable[[], Codec]] = {
-    "plain-fp16": lambda: PlainCodec("fp16"),
-    "plain-bf16": lambda: PlainCodec("bf16"),
-    "plain-int8": lambda: PlainCodec("int8"),
-    "vector-fp16": lambda: VectorCodec("fp16"),
-    "vector-fp32": lambda: VectorCodec("fp32"),
+PLAIN: dict[str, Callable[[torch.device], Codec]] = {
+    "plain-fp16": lambda device: PlainCodec("fp16", device),
+    "plain-bf16": lambda device: PlainCodec("bf16", device),
+    "plain-int8": lambda device: PlainCodec("int8", device),
+    "vector-fp16": lambda device: VectorCodec("fp16", device),
+    "vector-fp32": lambda device: VectorCodec("fp32", device),
 }
 NAMES = ("transform", *PLAIN)
 
 
-def codec_named(name: str, tables: bytes | None = None) -> Codec:
-    """The codec called `name`; tables: the bytes of the tables file, for those that have tables.
+def codec_named(name: str, tables: bytes | None = None, device: str | torch.device = "cpu") -> Codec:
+    """The codec called `name`. tables: bytes of the tables file, where it has some. device: where decoded values are.
 
     Raises PacketError for an unknown name (naming the nearest), and for tables that are missing, damaged or not wanted.
     """
@@ -32,7 +34,7 @@ def codec_named(name: str, tables: bytes | None = None) -> Codec:
     if name in PLAIN:
         if tables:
             raise PacketError(f"the codec {name} has no tables, got {len(tables)} bytes; leave them out")
-        return PLAIN[name]()
+        return PLAIN[name](torch.device(device))
     if not tables:
         raise PacketError(f"the codec {name} needs the bytes of its tables, got none; give those that the packet names")
-    return TransformCodec(Tables.read(tables))
+    return TransformCodec(Tables.read(tables), torch.device(device))

@@ -11,11 +11,13 @@ import math
 import re
 import struct
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 from chiasm.contracts import Coded, Packet, Size, View
 from chiasm.errors import PacketError
+from chiasm.features.layout import count
 
 MAGIC = b"CHSM"
 VERSION = 2
@@ -258,7 +260,7 @@ def _header(data: bytes) -> _Header:
 def _parsed(data: bytes, begin: int) -> _Header:
     fields = _Fields(data)
     space = fields.text()
-    height, width, codecs, views, embedded, count = fields.take("<IIBBBB")
+    height, width, codecs, views, embedded, named = fields.take("<IIBBBB")
     made = [(fields.text(), fields.counted().hex()) for _ in range(codecs)]
     seen = [fields.view() for _ in range(views)]
     tables: dict[str, int] = {}
@@ -268,7 +270,7 @@ def _parsed(data: bytes, begin: int) -> _Header:
     levels: dict[str, Coded] = {}
     lengths: dict[str, int] = {}
     checksums: dict[str, int] = {}
-    for _ in range(count):
+    for _ in range(named):
         name = fields.text()
         codec, quality, view, tile, parent, dimensions, length, checksum = fields.take(_LEVEL)
         below = list(levels)[parent - 1] if parent else ""
@@ -276,8 +278,8 @@ def _parsed(data: bytes, begin: int) -> _Header:
         base = checksums[below] if below else 0
         levels[name] = Coded(*made[codec], quality, shape, seen[view], b"", tile, below, base)
         lengths[name], checksums[name] = length, checksum
-    if len(levels) != count or len(tables) != embedded or fields.at != len(data):
-        raise IndexError(f"it names {len(levels)} of {count} levels and ends at {fields.at} of {len(data)} bytes")
+    if len(levels) != named or len(tables) != embedded or fields.at != len(data):
+        raise IndexError(f"it names {len(levels)} of {named} levels and ends at {fields.at} of {len(data)} bytes")
     return _Header(space, (height, width), begin, tables, levels, lengths, checksums)
 
 
@@ -338,14 +340,15 @@ class Tiles:
         if not coded.tile:
             self._ends = [0, len(self.stream)]
             return
-        expected = math.prod(-(-edge // coded.tile) for edge in coded.view.size)
-        count = int.from_bytes(self.stream[:4], "little")
-        if count != expected or len(self.stream) < 4 + 4 * count:
+        expected = count(coded.view.size, coded.tile)
+        announced = int.from_bytes(self.stream[:4], "little")
+        if announced != expected or len(self.stream) < 4 + 4 * expected:
             raise PacketError(
-                f"packet: level {level!r} has {count} tiles where the picture's size asks for {expected}; "
+                f"packet: level {level!r} has {announced} tiles where the picture's size asks for {expected}; "
                 "fetch it again"
             )
-        self._ends = list(_running(4 + 4 * count, struct.unpack_from(f"<{count}I", self.stream, 4)))
+        lengths = struct.unpack_from(f"<{expected}I", self.stream, 4)
+        self._ends = list(accumulate(lengths, initial=4 + 4 * expected))
         if self._ends[-1] != len(self.stream):
             raise PacketError(
                 f"packet: the tiles of level {level!r} end at {self._ends[-1]} of {len(self.stream)} bytes; "
@@ -357,10 +360,3 @@ class Tiles:
 
     def __getitem__(self, index: int) -> bytes:
         return self.stream[self._ends[index] : self._ends[index + 1]]
-
-
-def _running(start: int, lengths: Sequence[int]) -> Iterator[int]:
-    yield start
-    for length in lengths:
-        start += length
-        yield start

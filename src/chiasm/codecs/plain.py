@@ -1,6 +1,7 @@
 """The codecs `plain-*`: a map of any space as the numbers themselves, for spaces that nothing was fitted to.
 
-    C h w ─► fp16 or bf16 bits, or round(x / scale of its channel) ─► all high bytes, then all low bytes ─► deflate
+    C h w ─┬─► bits of fp16 or bf16 ─► all high bytes ─► deflate, all low bytes ─► deflate
+           └─► round(x / scale of its channel) ─► itself or differences along rows ─► deflate
 
 The numbers come back exactly; what is lost is lost before, in rounding to 16 or 8 bits. Channels stay whole and in
 order, so that a run of equal bytes is a run within one channel.
@@ -61,9 +62,12 @@ class PlainCodec:
         self._check_range(level, x)
         if self.numbers == "int8":
             scale, symbols = _steps(x)
-            return scale.astype("<f4").tobytes() + _deflated(symbols.tobytes()), symbols
+            ways = enumerate((symbols, _differences(symbols)))
+            written = (bytes([way]) + _deflated(part.tobytes()) for way, part in ways)
+            return scale.astype("<f4").tobytes() + min(written, key=len), symbols
         bits = x.to(torch.float16 if self.numbers == "fp16" else torch.bfloat16).view(torch.int16).cpu().numpy()
-        return _deflated((bits >> 8).astype(np.uint8).tobytes() + bits.astype(np.uint8).tobytes()), bits.view(np.uint16)
+        high, low = ((bits >> shift).astype(np.uint8).tobytes() for shift in (8, 0))
+        return _deflated(high) + _deflated(low), bits.view(np.uint16)
 
     def decode(
         self, level: str, data: bytes, shape: tuple[int, ...], quality: int = 0, parent: Parent | None = None
@@ -76,7 +80,10 @@ class PlainCodec:
             scale, symbols = _read_steps(level, data, shape)
             values = torch.from_numpy(symbols.astype(np.float32) * scale[:, None, None])
             return Parent(values[None].to(self.device), symbols)
-        planes = np.frombuffer(_inflated(level, data, 2 * math.prod(shape)), np.uint8).reshape(2, *shape)
+        high, rest = _inflated(level, data, math.prod(shape))
+        low, rest = _inflated(level, rest, math.prod(shape))
+        _check_end(level, rest)
+        planes = np.frombuffer(high + low, np.uint8).reshape(2, *shape)
         bits = planes[0].astype(np.uint16) << 8 | planes[1]
         kind = torch.float16 if self.numbers == "fp16" else torch.bfloat16
         values = torch.from_numpy(bits.view(np.int16)).to(self.device).view(kind).float()
@@ -107,18 +114,30 @@ def _steps(x: Tensor) -> tuple[Array, Array]:
     return scale.cpu().numpy(), steps.cpu().numpy()
 
 
+def _differences(symbols: Array) -> Array:
+    """Each step less its left neighbour, modulo 256: smaller where maps are smooth, larger where they are sparse."""
+    differences = symbols.copy()
+    differences[..., 1:] -= symbols[..., :-1]
+    return differences
+
+
 def _read_steps(level: str, data: bytes, shape: tuple[int, ...]) -> tuple[Array, Array]:
     """The inverse of `_steps`, from a stream."""
     channels = shape[0]
-    if len(data) < 4 * channels:
+    if len(data) <= 4 * channels:
         raise PacketError(
-            f"the stream of {level!r} has {len(data)} bytes, fewer than its {channels} scales take; fetch it again"
+            f"the stream of {level!r} has {len(data)} bytes, no more than its {channels} scales take; fetch it again"
         )
     scale = np.frombuffer(data, "<f4", channels).astype(np.float32)
-    symbols = np.frombuffer(_inflated(level, data[4 * channels :], math.prod(shape)), np.int8).reshape(shape)
+    way = data[4 * channels]
+    held, rest = _inflated(level, data[4 * channels + 1 :], math.prod(shape))
+    _check_end(level, rest)
+    symbols = np.frombuffer(held, np.int8).reshape(shape)
+    if way:
+        symbols = np.cumsum(symbols, axis=-1, dtype=np.int8)
     with np.errstate(over="ignore", invalid="ignore"):
         sound = bool(((scale >= SMALLEST) & (scale * np.float32(STEPS) <= LARGEST["int8"])).all())
-    if not sound or symbols.min() < -STEPS:
+    if not sound or way > 1 or symbols.min() < -STEPS:
         raise PacketError(f"the stream of {level!r} has a scale or step that no encoder writes; fetch it again")
     return scale, symbols
 
@@ -132,18 +151,26 @@ def _check_map(codec: str, level: str, shape: tuple[int, ...]) -> None:
 
 
 def _deflated(data: bytes) -> bytes:
-    """Raw deflate. Longer matches than runs are rare in features, and cost four times the time to look for."""
-    coder = zlib.compressobj(1, zlib.DEFLATED, -zlib.MAX_WBITS, 9, zlib.Z_RLE)
-    return coder.compress(data) + coder.flush()
+    """Raw deflate, or deflate's stored blocks where they are shorter, as they are for the low bytes of most numbers.
+
+    Longer matches than runs are rare in features, and cost four times the time to look for.
+    """
+    coders = (zlib.compressobj(level, zlib.DEFLATED, -zlib.MAX_WBITS, 9, zlib.Z_RLE) for level in (1, 0))
+    return min((coder.compress(data) + coder.flush() for coder in coders), key=len)
 
 
-def _inflated(level: str, data: bytes, length: int) -> bytes:
-    """The `length` bytes that `data` holds. No more than one byte beyond is ever made."""
+def _inflated(level: str, data: bytes, length: int) -> tuple[bytes, bytes]:
+    """The `length` bytes that `data` begins with, and what follows. No more than one byte beyond is ever made."""
     decoder = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
         held = decoder.decompress(data, length + 1)
     except zlib.error as error:
         raise PacketError(f"the stream of {level!r} is no deflate stream ({error}); fetch it again") from error
-    if len(held) != length or not decoder.eof or decoder.unused_data:
+    if len(held) != length or not decoder.eof:
         raise PacketError(f"the stream of {level!r} does not hold just its {length} bytes; fetch it again")
-    return held
+    return held, decoder.unused_data
+
+
+def _check_end(level: str, rest: bytes) -> None:
+    if rest:
+        raise PacketError(f"the stream of {level!r} has {len(rest)} bytes too many; fetch it again")

@@ -89,8 +89,11 @@ class Window:
 
 
 def tiles(size: tuple[int, int], edge: int) -> Iterator[Window]:
-    """Square windows of `edge` pixels that cover `size`, row by row; those at the border are smaller."""
+    """Square windows of `edge` pixels that cover `size`, row by row; those at the border are smaller. 0: one window."""
     height, width = size
+    if not edge:
+        yield Window(0, 0, height, width)
+        return
     for top in range(0, height, edge):
         for left in range(0, width, edge):
             yield Window(top, left, min(top + edge, height), min(left + edge, width))
@@ -98,7 +101,7 @@ def tiles(size: tuple[int, int], edge: int) -> Iterator[Window]:
 
 def count(size: tuple[int, int], edge: int) -> int:
     """How many windows `tiles` yields."""
-    return -(-size[0] // edge) * -(-size[1] // edge)
+    return -(-size[0] // edge) * -(-size[1] // edge) if edge else 1
 
 
 def cut(maps: Mapping[str, Tensor], strides: Mapping[str, int], window: Window) -> dict[str, Tensor]:

@@ -103,7 +103,7 @@ GOLDENS = (
         "33x20-plain",
         (33, 20),
         {"tokens": ("plain-bf16", 0), "deep": ("plain-int8", 0), "cls": ("vector-fp32", 0)},
-        view=View((48, 32)),
+        view=View((48, 160)),
     ),
     Golden("258x20-plain-tiles", (258, 20), {"context": ("plain-int8", 0)}, tile=256),
 )
@@ -211,7 +211,12 @@ def further(seed: str, count: int, shape: tuple[int, ...]) -> Further | None:
 
 
 def values(seed: str, shape: tuple[int, ...]) -> torch.Tensor:
-    """1 C ...: fractions that float16 rounds, one channel of zeros, one of large, one of very small numbers."""
+    """1 C ...: fractions that float16 rounds, one channel of zeros, one of large, one of very small numbers.
+
+    Of a level called `deep`: ramps, for which differences are shorter.
+    """
+    if seed.endswith("deep"):
+        return (torch.arange(float(np.prod(shape))).reshape(shape) / 8)[None]
     source = numbers(seed)
     flat = [(next(source) % 8191 - 4095) / 1024 for _ in range(int(np.prod(shape)))]
     x = torch.tensor(flat, dtype=torch.float32).reshape(shape)
@@ -245,7 +250,7 @@ class Made:
         native = View(padded(golden.size, SPEC.grid))
         view = native if codec.name == "transform" or golden.view is None else golden.view
         tile = golden.tile if level.stride else 0
-        windows = list(tiles(view.size, tile)) if tile else [Window(0, 0, *view.size)]
+        windows = list(tiles(view.size, tile))
         above = codec.parent(name)
         parts = []
         self.decoded[name] = []

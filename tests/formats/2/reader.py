@@ -119,9 +119,14 @@ def read_numbers(codec: str, data: bytes, shape: tuple[int, ...]) -> tuple[np.nd
         return x, x.astype(float)
     if numbers == "int8":
         scale = np.frombuffer(data[: 4 * shape[0]], "<f4").astype(float)
-        steps = np.frombuffer(zlib.decompress(data[4 * shape[0] :], -15), "i1").reshape(shape)
+        steps = np.frombuffer(zlib.decompress(data[4 * shape[0] + 1 :], -15), "i1").reshape(shape)
+        if data[4 * shape[0]]:
+            steps = (steps.astype(int).cumsum(-1) + 128) % 256 - 128
+        steps = steps.astype("i1")
         return steps, steps * scale[:, None, None]
-    high, low = np.frombuffer(zlib.decompress(data, -15), "u1").reshape(2, *shape).astype("u4")
+    first = zlib.decompressobj(-15)
+    both = first.decompress(data) + zlib.decompress(first.unused_data, -15)
+    high, low = np.frombuffer(both, "u1").reshape(2, *shape).astype("u4")
     bits = high << 8 | low
     values = bits.astype("u2").view("f2") if numbers == "fp16" else (bits << 16).view("f4")
     return bits.astype("u2"), values.astype(float)
