@@ -23,6 +23,7 @@ from chiasm.cli.pictures import encode, pack, reconstruct, unpack
 from chiasm.cli.predictions import predict
 from chiasm.cli.stores import inspect, verify
 from chiasm.cli.training import train
+from chiasm.flow.threads import wait_quietly
 
 __all__ = ["main"]
 
@@ -45,6 +46,7 @@ def main() -> None:
     With --json every verb prints one JSON object a line on stdout, the last one being {"event": "summary", ...},
     or {"event": "error", ...} before an exit with 3, 70 or 130. Messages go to stderr.
     """
+    wait_quietly()
 
 
 for verb in (encode, reconstruct, predict, inspect, pack, unpack, verify, models_verb, doctor, train, evaluate):
