@@ -40,6 +40,7 @@ FAMILIES = (
     "resnet",
     "mobilenetv2",
 )
+MEAN, STD = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
 SEEN: set[str] = set()
 
 
@@ -212,6 +213,29 @@ def test_several_depths_at_once(untrained: Any) -> None:
     for level, y in wanted.items():
         assert torch.allclose(found[level], y, atol=1e-5 * float(y.abs().max()), rtol=1e-4), level
     assert len(layers) == len(wanted)
+
+
+def test_blocks_of_transformers_normed_and_not(saved: Any) -> None:
+    """Dinov2 norms what it gives last; CLIP norms only what it pools, so its blocks have one form."""
+    import transformers
+
+    seen = 0
+    for family, norm in (("dinov2", "layernorm"), ("siglip", "post_layernorm"), ("clip", None)):
+        own = transformers.AutoModel.from_pretrained(saved(family)).eval()
+        grid = own.config.patch_size
+        encoder = loaded(f"hf:{saved(family)}", layers=["block0", "block0_raw", "1", "block2"])
+        assert encoder.space.names == ("block0", "block0_raw", "block1", "block2")
+        pixels = torch.rand(1, 3, 4 * grid, 4 * grid)
+        found = encoder(pixels)
+        with torch.no_grad():
+            answer = own((pixels - MEAN) / STD, output_hidden_states=True)
+            for index in (0, 1):
+                x = answer.hidden_states[index + 1]
+                y = x if norm is None else getattr(own, norm)(x)
+                assert torch.allclose(found[f"block{index}"], _map(y[:, y.shape[1] - 16 :], 4, 4), atol=1e-5)
+                seen += 1
+        assert torch.equal(found["block0"], found["block0_raw"]) == (norm is None)
+    assert seen == 6
 
 
 def test_the_same_weights_are_one_space_whatever_the_file(untrained: Any, tmp_path: Path) -> None:

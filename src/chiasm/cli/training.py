@@ -297,8 +297,9 @@ def train_head(
     resolved = _resolved(terminal, HeadConfig, config, overrides)
     spec = spec_of(task, class_names(classes, labels, (kind or TASKS.get(task)) == "label"), kind)
     with reading.pipeline(store) as pipeline:
-        pictures = [(record.key, record.uris, record.size) for record in pipeline.store.scan({}, reading.where)]
-        items = items_of(pictures, labels, spec)
+        pictures = [(record.key, record.uris, record.size) for record in pipeline.store.scan({})]
+        chosen = set(pipeline.keys(reading.where))
+        items = [item for item in items_of(pictures, labels, spec) if item.key in chosen]
         head = fresh_head(pipeline.space, spec, network, levels)
         recipe = _own_recipe(terminal, pipeline, head, items, resolved)
         scores = recipe.evaluate(_run(terminal, recipe, Path(f"{out}.run"), reading.device, 1), out, resolved.steps)

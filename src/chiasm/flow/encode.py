@@ -172,8 +172,7 @@ class Ingest:
             uri = uri_of(path)
             levels = made.get(known.get(uri, ""), {})
             # a space may have an encoder of mosaics and one of photographs: the one that made it would do so again
-            usual = next((encoder for encoder, _ in levels.values()), "")
-            encoder = usual if usual in self.eye.ids else self.eye.ids[0]
+            encoder = next((each for each, _ in levels.values() if each in self.eye.ids), self.eye.ids[0])
             if uri in known and not self.plan.missing(levels, encoder):
                 self._told(uri, "known", 0)
                 self.counts["kept"] += self.plan.keeps(levels, encoder)

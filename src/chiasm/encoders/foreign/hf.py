@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from chiasm.contracts import Level
 from chiasm.encoders import catalogue
 from chiasm.encoders.foreign import weights
-from chiasm.encoders.foreign.network import Opened, Preprocessing, chosen, unfit_torchvision
+from chiasm.encoders.foreign.network import Opened, Preprocessing, chosen, first_words, unfit_torchvision
 from chiasm.errors import MissingExtraError, ModelError, nearest
 from chiasm.features import tokens
 
@@ -62,7 +62,7 @@ def open_hf(name: str, file: Path | None, layers: Sequence[str] | None, device: 
     known, default, widths, fixed = _probed(run, edge, device)
     if any(part.startswith("pooler") for part in missing):
         known, default = ([level for level in levels if level != "pooled"] for levels in (known, default))
-    names = chosen(layers, default, known, f"hf:{name}")
+    names = run.names = chosen(layers, default, known, f"hf:{name}")
     grid = max(stride for _, stride in widths.values())
     return Opened(
         name=f"hf:{name}",
@@ -117,9 +117,8 @@ def _config(name: str, file: Path | None) -> Any:
         config = transformers.AutoConfig.from_pretrained(name)
     except Exception as error:  # a hub fails in many ways: no network, no such repository, no config there
         known = [item for item in catalogue.examples() if item.startswith("hf:")]
-        told = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(
-            f"the configuration of hf:{name} cannot be read ({told[:160]}); pass a folder with config.json and "
+            f"the configuration of hf:{name} cannot be read ({first_words(error)}); pass a folder with config.json and "
             f"weights, as hf:FOLDER ({nearest(f'hf:{name}', known)})"
         ) from error
     return getattr(config, "vision_config", config)
@@ -142,9 +141,8 @@ def _loaded(name: str, file: Path | None, config: Any) -> tuple[Any, set[str]]:
         else:
             network, info = kind.from_pretrained(None, state_dict=state, **options)
     except Exception as error:  # as above
-        told = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(
-            f"the weights of {source} cannot be loaded ({told[:160]}); pass --weights with a local file of this network"
+            f"the weights of {source} cannot be loaded ({first_words(error)}); pass --weights with a local file"
         ) from error
     _check(network, info, source)
     return network, set(info["missing_keys"])
@@ -220,12 +218,13 @@ def _probed(run: Blocks | Stages, edge: int, device: torch.device) -> Probe:
     for size in (other, own):
         try:
             with torch.no_grad():
+                run.settle(torch.rand(1, 3, *size, device=device))
                 found = run(torch.zeros(1, 3, *size, device=device))
             break
         except Exception as error:  # whatever it fails with, it does not take this size
             if size == own:
                 raise ModelError(
-                    f"{type(run.network).__name__} does not run on {edge} x {edge} pixels ({str(error)[:120]}); name "
+                    f"{type(run.network).__name__} does not run on {edge} x {edge} pixels ({first_words(error)}); name "
                     "another network"
                 ) from error
     if "cls" in found and torch.equal(found["cls"], found.get("pooled", found["cls"])):
@@ -235,17 +234,34 @@ def _probed(run: Blocks | Stages, edge: int, device: torch.device) -> Probe:
 
 
 class Blocks:
-    """A transformer of one stride: normalised pixels to every level it can give."""
+    """A transformer of one stride: normalised pixels to the named levels, or to all it can give."""
 
     def __init__(self, network: Any) -> None:
         self.network = network
+        self.names: Sequence[str] | None = None
         size = network.config.patch_size
         self.unit = int(size if isinstance(size, int) else size[0])
-        self.norm = next(
-            (getattr(network, n) for n in _NORMS if isinstance(getattr(network, n, None), nn.Module)), None
-        )
+        parts = (getattr(network, name, None) for name in _NORMS)
+        self.norm = next((part for part in parts if isinstance(part, nn.Module)), None)
+        self.has_last_raw = True
         takes = inspect.signature(network.forward).parameters
         self.options = {"interpolate_pos_encoding": True} if "interpolate_pos_encoding" in takes else {}
+
+    def settle(self, x: Tensor) -> None:
+        """Find out whether the library's last tokens are those of its last block after the norm, or before it."""
+        if self.norm is None:
+            return
+        outputs: list[Tensor] = []
+        hook = self.norm.register_forward_hook(lambda _module, _given, output: outputs.append(output))
+        try:
+            answer = self.network(x, output_hidden_states=True, **self.options)
+        finally:
+            hook.remove()
+        last = answer.last_hidden_state
+        if not any(output.shape == last.shape and torch.equal(output, last) for output in outputs):
+            self.norm = None  # of what is pooled only, as CLIP's
+        else:  # some networks put the normed tokens in the place of the last block's
+            self.has_last_raw = not torch.equal(answer.hidden_states[-1], last)
 
     def __call__(self, x: Tensor) -> dict[str, Tensor]:
         answer = self.network(x, output_hidden_states=True, **self.options)
@@ -253,16 +269,23 @@ class Blocks:
         blocks, found = answer.hidden_states[1:], dict[str, Tensor]()
         last = len(blocks) - 1
         for index, block in enumerate(blocks):
-            normed = answer.last_hidden_state if index == last else block if self.norm is None else self.norm(block)
-            prefix, found[f"block{index}"] = tokens.split(normed, places)
+            if self._wants(f"block{index}"):
+                normed = answer.last_hidden_state if index == last else block if self.norm is None else self.norm(block)
+                found[f"block{index}"] = tokens.split(normed, places)[1]
+        prefix, _ = tokens.split(answer.last_hidden_state, places)
         if prefix.shape[1]:
             found["cls"] = prefix[:, 0]
         if prefix.shape[1] > 1:
             found["registers"] = prefix[:, 1:].flatten(1)
-        pooled = getattr(answer, "pooler_output", None)
-        if pooled is not None:
-            found["pooled"] = pooled
-        return found | {f"block{index}{RAW}": tokens.split(block, places)[1] for index, block in enumerate(blocks)}
+        if getattr(answer, "pooler_output", None) is not None:
+            found["pooled"] = answer.pooler_output
+        for index, block in enumerate(blocks):
+            if self._wants(f"block{index}{RAW}") and (index < last or self.has_last_raw):
+                found[f"block{index}{RAW}"] = tokens.split(block, places)[1]
+        return found
+
+    def _wants(self, name: str) -> bool:
+        return self.names is None or name in self.names
 
     def default(self, names: Sequence[str]) -> list[str]:
         """The last block and, where there are such, the class token and what the network pools."""
@@ -277,6 +300,10 @@ class Stages:
 
     def __init__(self, network: Any) -> None:
         self.network = network
+        self.names: Sequence[str] | None = None
+
+    def settle(self, x: Tensor) -> None:
+        """Nothing: a map has one form."""
 
     def __call__(self, x: Tensor) -> dict[str, Tensor]:
         answer = self.network(x, output_hidden_states=True)

@@ -112,8 +112,8 @@ class ForeignEncoder:
                 raise
             except RuntimeError as error:  # a library's own limits, as windows that are larger than a map
                 raise ShapeError(
-                    f"{opened.name} does not run on {size[0]} x {size[1]} pixels ({str(error)[:160]}); its own view is "
-                    f"{opened.view}"
+                    f"{opened.name} does not run on {size[0]} x {size[1]} pixels ({first_words(error)}); its own view "
+                    f"is {opened.view}"
                 ) from error
         return {level.name: found[level.name].float() for level in opened.levels}
 
@@ -155,12 +155,17 @@ def plain_name(name: str) -> str:
     return re.sub(r"\.\.+", ".", plain).strip("-.")[:LONGEST_NAME] or "unnamed"
 
 
+def first_words(error: BaseException) -> str:
+    """What another library's error says in its first sentence, for a sentence of ours."""
+    told = (str(error).strip().splitlines() or [""])[0].partition(". ")[0].rstrip(".")
+    return told[:160] or type(error).__name__
+
+
 def unfit_torchvision(library: str, error: Exception) -> MissingExtraError:
     """What to say when a library fails because torchvision was built for another torch."""
-    told = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return MissingExtraError(
-        f"{library} needs a torchvision built for this torch ({told[:80]}); install it from where torch came from: "
-        "pip install torchvision --index-url https://download.pytorch.org/whl/cpu"
+        f"{library} needs a torchvision built for this torch ({first_words(error)}); install it from where torch came "
+        "from: pip install torchvision --index-url https://download.pytorch.org/whl/cpu"
     )
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from chiasm.contracts import Size
 from chiasm.encoders import catalogue
 from chiasm.encoders.foreign import graphs
-from chiasm.encoders.foreign.network import Opened, Preprocessing
+from chiasm.encoders.foreign.network import Opened, Preprocessing, first_words
 from chiasm.errors import MissingExtraError, ModelError
 
 DYNAMIC = 224  # pixels at which a graph of any size is tried, and which its default view is
@@ -66,8 +66,7 @@ def _model(file: Path) -> tuple[Any, list[Path]]:
     try:
         model = onnx.load(str(file), load_external_data=False)
     except Exception as error:  # its parser fails in ways of its own
-        told = str(error).strip().splitlines() or [type(error).__name__]
-        raise ModelError(f"{file} cannot be read as ONNX ({told[0][:120]}); export it again") from error
+        raise ModelError(f"{file} cannot be read as ONNX ({first_words(error)}); export it again") from error
     places = {ExternalDataInfo(item).location for item in model.graph.initializer if uses_external_data(item)}
     external = [file.parent / place for place in sorted(places)]
     for path in external:
@@ -94,10 +93,9 @@ def _session(file: Path, model: Any, names: Sequence[str], device: torch.device)
     try:
         return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=providers)
     except Exception as error:  # operators of other makers, opsets too new, graphs that contradict themselves
-        told = str(error).strip().splitlines() or [type(error).__name__]
         own = sorted({node.domain for node in model.graph.node if node.domain not in ("", "ai.onnx", "ai.onnx.ml")})
         way = f"it uses operators of {', '.join(own)}; export it without them" if own else "export it again"
-        raise ModelError(f"ONNX Runtime cannot run {file} ({told[0][:200]}); {way}") from error
+        raise ModelError(f"ONNX Runtime cannot run {file} ({first_words(error)}); {way}") from error
 
 
 def _input(inputs: Sequence[Any], name: str) -> tuple[str, list[int]]:

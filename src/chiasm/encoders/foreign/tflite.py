@@ -18,7 +18,7 @@ from torch import Tensor
 from chiasm.contracts import Size
 from chiasm.encoders import catalogue
 from chiasm.encoders.foreign import graphs
-from chiasm.encoders.foreign.network import KNOWN, Opened
+from chiasm.encoders.foreign.network import KNOWN, Opened, first_words
 from chiasm.errors import MissingExtraError, ModelError
 
 
@@ -65,9 +65,8 @@ def _interpreter(file: Path, inner: bool) -> Any:
             )
         found.allocate_tensors()
     except (ValueError, RuntimeError) as error:
-        told = str(error).strip().splitlines() or [type(error).__name__]
         raise ModelError(
-            f"LiteRT cannot run {file} ({told[0][:200]}); convert it again with built-in operators"
+            f"LiteRT cannot run {file} ({first_words(error)}); convert it again with built-in operators"
         ) from error
     return found
 

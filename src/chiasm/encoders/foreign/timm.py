@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from chiasm.contracts import Level
 from chiasm.encoders import catalogue
 from chiasm.encoders.foreign import keymaps, weights
-from chiasm.encoders.foreign.network import Opened, Preprocessing, chosen, unfit_torchvision
+from chiasm.encoders.foreign.network import Opened, Preprocessing, chosen, first_words, unfit_torchvision
 from chiasm.errors import MissingExtraError, ModelError, nearest
 
 RAW = "_raw"
@@ -71,8 +71,9 @@ def loaded(name: str, file: Path | None) -> tuple[Any, Preprocessing | None]:
     timm = library()
     if not timm.is_model(name) and not name.startswith(("hf-hub:", "hf_hub:", "local-dir:")):
         raise ModelError(f"timm has no model {name!r}; {_nearest(name, timm.list_models())}")
+    known = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    catalogue.check(f"timm:{name}", str(getattr(known, "license", "") or ""))
     network = _created(timm, name, pretrained=file is None)
-    catalogue.check(f"timm:{name}", str(network.pretrained_cfg.get("license") or ""))
     network.eval().requires_grad_(False)
     if not hasattr(network, "forward_intermediates"):
         raise ModelError(f"timm:{name} gives no features from within; choose a model with forward_intermediates")
@@ -100,9 +101,8 @@ def _created(timm: Any, name: str, pretrained: bool) -> Any:
         except Exception as error:  # a hub fails in many ways: no network, no such repository, no weights there
             if not pretrained:
                 raise
-            told = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise ModelError(
-                f"the weights of timm:{name} cannot be fetched ({told[:160]}); pass --weights with a local file"
+                f"the weights of timm:{name} cannot be fetched ({first_words(error)}); pass --weights with a local file"
             ) from error
     raise ModelError(f"timm cannot build {name!r} ({problem}); choose another model")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from chiasm.encoders.foreign.network import first_words
 from chiasm.errors import ModelError
 
 READ = (".safetensors", ".pth", ".pt", ".bin", ".th", ".onnx")
@@ -28,10 +29,9 @@ def read(path: Path) -> dict[str, Tensor]:
         except ModelError:
             raise
         except Exception as error:  # each format fails in ways of its own
-            told = str(error).strip().splitlines() or [type(error).__name__]
             raise ModelError(
-                f"{file} cannot be read as weights ({told[0][:120]}); give a safetensors file or a state dict that "
-                "torch.load(weights_only=True) reads"
+                f"{file} cannot be read as weights ({first_words(error)}); give a safetensors file or a state dict "
+                "that torch.load(weights_only=True) reads"
             ) from error
     return found
 
