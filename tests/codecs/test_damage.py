@@ -28,7 +28,7 @@ Opened = dict[str, list[torch.Tensor]]  # level -> values of its tiles
 @pytest.fixture(scope="module")
 def files(folder) -> Files:
     found = {path.stem: path.read_bytes() for path in sorted(folder.glob("*.chm"))}
-    assert len(found) == 15
+    assert len(found) == 16
     return found
 
 

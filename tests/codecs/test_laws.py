@@ -14,7 +14,7 @@ from chiasm.codecs.bands import Symbols
 from chiasm.contracts import Codec, Coded, Packet, View
 from chiasm.errors import PacketError
 
-SHAPES = {"transform": (8, 5, 7), "plain": (8, 5, 7), "vector": (11,)}
+SHAPES = {"transform": (8, 5, 7), "plain": (8, 5, 7), "pixels": (8, 5, 7), "vector": (11,)}
 
 
 @pytest.fixture(params=NAMES)
@@ -23,7 +23,7 @@ def named(request, tables) -> tuple[Codec, str, torch.Tensor, int]:
     name = request.param
     codec = codec_named(name, tables.data if name == "transform" else None)
     x = torch.randn(1, *SHAPES[name.split("-")[0]], generator=torch.Generator().manual_seed(6)) * 3
-    return codec, "context", x, codec.qualities
+    return codec, "context", x.sigmoid() if name == "pixels" else x, codec.qualities
 
 
 def integers(symbols: object) -> list[np.ndarray]:
@@ -33,8 +33,8 @@ def integers(symbols: object) -> list[np.ndarray]:
     return [*symbols.bands, *([] if more is None else [more.directions, more.integers])]
 
 
-def test_there_are_six_codecs():
-    assert len(set(NAMES)) == len(NAMES) == 6
+def test_there_are_seven_codecs():
+    assert len(set(NAMES)) == len(NAMES) == 7
 
 
 def test_symbols_come_back_exactly_and_values_are_float32_on_the_device(named):

@@ -37,7 +37,7 @@ def there_and_back(name: str, x: torch.Tensor) -> torch.Tensor:
 
 
 def test_these_are_all_the_codecs_without_tables():
-    assert set(NAMES) == {*PLAIN, *VECTORS, "transform"}
+    assert set(NAMES) == {*PLAIN, *VECTORS, "pixels", "transform"}
 
 
 @settings(max_examples=80, deadline=None, derandomize=True, database=None)

@@ -2,6 +2,7 @@
 
     transform   fitted to a space: `bands` -> integer symbols -> `contexts` -> `entropy`
     plain       maps of any space, as 16-bit or 8-bit numbers
+    pixels      a picture itself, without loss
     vector      vectors of any space, as numbers
 
 Everything between the rounding and the bytes is integer arithmetic on integer tables, so that a stream decodes to the

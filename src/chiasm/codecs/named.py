@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 
+from chiasm.codecs.pixels import PixelCodec
 from chiasm.codecs.plain import PlainCodec
 from chiasm.codecs.tables import Tables
 from chiasm.codecs.transform import TransformCodec
@@ -18,6 +19,7 @@ PLAIN: dict[str, Callable[[torch.device], Codec]] = {
     "plain-fp16": lambda device: PlainCodec("fp16", device),
     "plain-bf16": lambda device: PlainCodec("bf16", device),
     "plain-int8": lambda device: PlainCodec("int8", device),
+    "pixels": PixelCodec,
     "vector-fp16": lambda device: VectorCodec("fp16", device),
     "vector-fp32": lambda device: VectorCodec("fp32", device),
 }

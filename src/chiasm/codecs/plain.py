@@ -57,7 +57,7 @@ class PlainCodec:
         """
         no_quality(self.name, level, quality)
         no_parent(self.name, level, parent)
-        _check_map(self.name, level, tuple(values.shape[1:]))
+        check_map(self.name, level, tuple(values.shape[1:]))
         x = values.detach()[0].float()
         self._check_range(level, x)
         if self.numbers == "int8":
@@ -75,14 +75,14 @@ class PlainCodec:
         """The inverse: float32 1 C h w on `device`. Raises PacketError for what `encode` does not write."""
         no_quality(self.name, level, quality)
         no_parent(self.name, level, parent)
-        _check_map(self.name, level, shape)
+        check_map(self.name, level, shape)
         if self.numbers == "int8":
             scale, symbols = _read_steps(level, data, shape)
             values = torch.from_numpy(symbols.astype(np.float32) * scale[:, None, None])
             return Parent(values[None].to(self.device), symbols)
-        high, rest = _inflated(level, data, math.prod(shape))
-        low, rest = _inflated(level, rest, math.prod(shape))
-        _check_end(level, rest)
+        high, rest = inflated(level, data, math.prod(shape))
+        low, rest = inflated(level, rest, math.prod(shape))
+        check_end(level, rest)
         planes = np.frombuffer(high + low, np.uint8).reshape(2, *shape)
         bits = planes[0].astype(np.uint16) << 8 | planes[1]
         kind = torch.float16 if self.numbers == "fp16" else torch.bfloat16
@@ -130,8 +130,8 @@ def _read_steps(level: str, data: bytes, shape: tuple[int, ...]) -> tuple[Array,
         )
     scale = np.frombuffer(data, "<f4", channels).astype(np.float32)
     way = data[4 * channels]
-    held, rest = _inflated(level, data[4 * channels + 1 :], math.prod(shape))
-    _check_end(level, rest)
+    held, rest = inflated(level, data[4 * channels + 1 :], math.prod(shape))
+    check_end(level, rest)
     symbols = np.frombuffer(held, np.int8).reshape(shape)
     if way:
         symbols = np.cumsum(symbols, axis=-1, dtype=np.int8)
@@ -142,7 +142,8 @@ def _read_steps(level: str, data: bytes, shape: tuple[int, ...]) -> tuple[Array,
     return scale, symbols
 
 
-def _check_map(codec: str, level: str, shape: tuple[int, ...]) -> None:
+def check_map(codec: str, level: str, shape: tuple[int, ...]) -> None:
+    """Raise PacketError unless the shape is that of a map."""
     if len(shape) != 3 or min(shape) < 1:
         raise PacketError(
             f"{codec} codes maps C x h x w, got level {level!r} of shape {tuple(shape)}; "
@@ -159,7 +160,7 @@ def _deflated(data: bytes) -> bytes:
     return min((coder.compress(data) + coder.flush() for coder in coders), key=len)
 
 
-def _inflated(level: str, data: bytes, length: int) -> tuple[bytes, bytes]:
+def inflated(level: str, data: bytes, length: int) -> tuple[bytes, bytes]:
     """The `length` bytes that `data` begins with, and what follows. No more than one byte beyond is ever made."""
     decoder = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
@@ -171,6 +172,7 @@ def _inflated(level: str, data: bytes, length: int) -> tuple[bytes, bytes]:
     return held, decoder.unused_data
 
 
-def _check_end(level: str, rest: bytes) -> None:
+def check_end(level: str, rest: bytes) -> None:
+    """Raise PacketError if something is left of a stream."""
     if rest:
         raise PacketError(f"the stream of {level!r} has {len(rest)} bytes too many; fetch it again")

@@ -43,6 +43,7 @@ SPEC = Space(
     (
         Level("context", 8, 4),
         Level("detail", 8, 2),
+        Level("pixels", 3, 1),
         Level("tokens", 6, 16),
         Level("deep", 5, 16),
         Level("summary", 7, 0),
@@ -105,6 +106,7 @@ GOLDENS = (
         {"tokens": ("plain-bf16", 0), "deep": ("plain-int8", 0), "cls": ("vector-fp32", 0)},
         view=View((48, 160)),
     ),
+    Golden("9x14-pixels", (9, 14), {"pixels": ("pixels", 0), "context": ("pixels", 0)}),
     Golden("258x20-plain-tiles", (258, 20), {"context": ("plain-int8", 0)}, tile=256),
 )
 
@@ -213,9 +215,9 @@ def further(seed: str, count: int, shape: tuple[int, ...]) -> Further | None:
 def values(seed: str, shape: tuple[int, ...]) -> torch.Tensor:
     """1 C ...: fractions that float16 rounds, one channel of zeros, one of large, one of very small numbers.
 
-    Of a level called `deep`: ramps, for which differences are shorter.
+    Of levels called `deep` and `pixels`: ramps, for which differences are shorter.
     """
-    if seed.endswith("deep"):
+    if seed.endswith(("deep", "pixels")):
         return (torch.arange(float(np.prod(shape))).reshape(shape) / 8)[None]
     source = numbers(seed)
     flat = [(next(source) % 8191 - 4095) / 1024 for _ in range(int(np.prod(shape)))]
@@ -273,7 +275,10 @@ class Made:
     ) -> tuple[bytes, list[np.ndarray]]:
         seed = f"{self.golden.name} {index} {name}"
         if not isinstance(codec, TransformCodec):
-            data, held = codec.encode(name, values(seed, shape), quality)
+            x = values(seed, shape)
+            if codec.name == "pixels":
+                x = (x * 999).long().remainder(256) / 255
+            data, held = codec.encode(name, x, quality)
             return data, [np.asarray(held)]
         bands = symbols(seed, codec.fitted.level(name), (shape[1], shape[2]), quality, self.golden.extreme)
         held = Symbols(bands, further(seed, dict(self.golden.further).get(name, 0), shape))
