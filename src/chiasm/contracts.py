@@ -72,6 +72,20 @@ class Frame:
 
 
 @dataclass(frozen=True)
+class Capture:
+    """What a file says of how its picture was taken; every fact may be unknown.
+
+    time: ISO 8601 as the file gives it (EXIF has no zone), or "". camera: maker and model, or "". focal_35mm: focal
+    length in millimetres on a 36 x 24 mm frame, 0 when unknown. sensor: of a camera's mosaic, else None.
+    """
+
+    time: str = ""
+    camera: str = ""
+    focal_35mm: float = 0.0
+    sensor: Sensor | None = None
+
+
+@dataclass(frozen=True)
 class Level:
     """One level of a space: its name, channels, and stride in pixels (0: one vector for the image)."""
 
