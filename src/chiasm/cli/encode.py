@@ -15,6 +15,7 @@ from chiasm.cli.terminal import Bar, Terminal, size_words
 
 if TYPE_CHECKING:
     from chiasm.flow.encode import Progress, Summary
+    from chiasm.images import Gathered
 
 
 @dataclass(frozen=True)
@@ -70,13 +71,7 @@ def encode(
     weights, stays unless --replace is given. A picture that cannot be read is noted in the store's errors table and
     stops nothing.
     """
-    from chiasm.images import gather
-
-    gathered = gather(pictures, renewing.root)
-    if not gathered.sources:
-        told = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in gathered.skipped.items())
-        found = f" (there are {told})" if told else ""
-        raise click.UsageError(f"there is no picture in {', '.join(pictures)}{found}; name files or other folders")
+    gathered = _gathered(pictures, renewing.root)
     with (
         encoding.pipeline(store, renewing.wait) as pipeline,
         terminal.progress("encode", len(gathered.sources)) as bar,
@@ -93,6 +88,18 @@ def encode(
     _summarise(terminal, summary, store)
     if summary.failed:
         ctx.exit(SOME_FAILED)
+
+
+def _gathered(pictures: tuple[str, ...], root: Path | None) -> Gathered:
+    """The pictures to encode; naming none is a wrong command line."""
+    from chiasm.images import gather
+
+    found = gather(pictures, root)
+    if not found.sources:
+        told = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in found.skipped.items())
+        others = f" (there are {told})" if told else ""
+        raise click.UsageError(f"there is no picture in {', '.join(pictures)}{others}; name files or other folders")
+    return found
 
 
 def _report(terminal: Terminal, bar: Bar, progress: Progress) -> None:
