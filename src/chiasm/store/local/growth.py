@@ -24,7 +24,7 @@ CLOSED_ROWS = FAN**3
 CLOSED_BYTES = 32 << 20
 CLOSED = 3  # the tier of closed fragments
 WAITING = 16  # closed fragments that the tail may hold
-SEGMENTS = 8  # parts of an index; beyond, they become one
+SEGMENTS = 4  # parts of an index; beyond, they become one
 BATCH_BYTES = 8 << 20  # about what is in memory of a fragment while it is rewritten
 
 
