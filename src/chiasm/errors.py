@@ -1,13 +1,13 @@
 """Every error that chiasm raises on purpose, one tree.
 
-    ChiasmError                    each message: one sentence with what was wanted, what came, and the fix
-    ├── ImageError                 a picture cannot be used; `.reason` is one word for the errors table
-    ├── ShapeError                 a tensor has another shape, dtype or range than the function reads
-    ├── PacketError                packet bytes are damaged, or name something this chiasm does not have
-    ├── StoreError                 a store cannot be opened, is locked, or lacks what was asked of it
-    ├── ConfigError                an option, key or value that no recipe knows
-    ├── ModelError                 a name that is not among the models, or weights that do not fit it
-    └── MissingExtraError          an optional dependency is not installed; the message has the command
+ChiasmError                    each message: one sentence with what was wanted, what came, and the fix
+├── ImageError                 a picture cannot be used; `.reason` is one word for the errors table
+├── ShapeError                 a tensor has another shape, dtype or range than the function reads
+├── PacketError                packet bytes are damaged, or name something this chiasm does not have
+├── StoreError                 a store cannot be opened, is locked, or lacks what was asked of it
+├── ConfigError                an option, key or value that no recipe knows
+├── ModelError                 a name that is not among the models, or weights that do not fit it
+└── MissingExtraError          an optional dependency is not installed; the message has the command
 """
 
 from __future__ import annotations

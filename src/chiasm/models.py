@@ -57,8 +57,7 @@ class Entry:
         found, wanted = hashlib.sha256(data).hexdigest(), str(self.card["sha256"])
         if found != wanted:
             raise ModelError(
-                f"{self.name}: {self.file} has hash {found[:16]}, its card says {wanted[:16]}; "
-                "reinstall chiasm"
+                f"{self.name}: {self.file} has hash {found[:16]}, its card says {wanted[:16]}; reinstall chiasm"
             )
         return data
 

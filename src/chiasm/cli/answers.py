@@ -148,5 +148,3 @@ def _thumb(pixels: np.ndarray) -> Image.Image:
     image = Image.fromarray(pixels).convert("RGB")
     width = min(4 * THUMB, max(1, round(image.width * THUMB / image.height)))
     return image.resize((width, THUMB), Image.Resampling.BOX)
-
-

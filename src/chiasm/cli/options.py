@@ -14,7 +14,7 @@ pass_terminal = click.make_pass_decorator(Terminal, ensure=True)
 
 
 def _levels(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...] | None:
-    """"detail,context" as names."""
+    """ "detail,context" as names."""
     if value is None:
         return None
     names = tuple(name.strip() for name in value.split(","))

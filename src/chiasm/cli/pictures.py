@@ -70,9 +70,7 @@ def encode(
         Pipeline.load(MODEL, store=store, writable=True) as pipeline,
         terminal.progress("encode", len(paths)) as bar,
     ):
-        summary = pipeline.encode(
-            paths, levels=levels, quality=quality, retry=retry, workers=workers, report=report
-        )
+        summary = pipeline.encode(paths, levels=levels, quality=quality, retry=retry, workers=workers, report=report)
     _summarise(terminal, summary, store)
     if summary.failed:
         ctx.exit(SOME_FAILED)
@@ -115,9 +113,7 @@ def reconstruct(
         ctx.exit(SOME_FAILED)
 
 
-def _draw_all(
-    terminal: Terminal, pipeline: Pipeline, draw: Callable[[str], np.ndarray], out: Path, kind: str
-) -> int:
+def _draw_all(terminal: Terminal, pipeline: Pipeline, draw: Callable[[str], np.ndarray], out: Path, kind: str) -> int:
     """Write what `draw` makes of every stored picture; how many failed."""
     failed = 0
     names = file_names({record.key: record.uris for record in pipeline.store.scan(())}, kind)

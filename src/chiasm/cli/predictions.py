@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def _tasks(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...]:
-    """"depth,edges" as names, each checked against the heads there are."""
+    """ "depth,edges" as names, each checked against the heads there are."""
     from chiasm.errors import nearest
     from chiasm.models import ENTRIES
 

@@ -92,9 +92,7 @@ class Surroundings:
     what stands in for it, next coarser first: pairs of a 1 1 h' w' total and the factor to this band's size.
     """
 
-    def __init__(
-        self, shape: tuple[int, int, int], own: Array | None, totals: list[tuple[Array, int]]
-    ) -> None:
+    def __init__(self, shape: tuple[int, int, int], own: Array | None, totals: list[tuple[Array, int]]) -> None:
         self.size = (shape[1], shape[2])
         self.coarser: tuple[Array, Array] = (_NOTHING, _NOTHING)
         self.wide = _NOTHING

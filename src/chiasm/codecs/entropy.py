@@ -35,9 +35,7 @@ _BITS = np.array([0] * DIRECT + [bits for _, bits in BUCKETS], np.int32)
 def models(counts: Array) -> list[object]:
     """One constriction model a row. counts / 2^16 is exact in float64, and what constriction makes of exact
     input is fixed by its version; golden packets watch over it."""
-    return [
-        constriction.stream.model.Categorical(row.astype(np.float64) / TOTAL, perfect=False) for row in counts
-    ]
+    return [constriction.stream.model.Categorical(row.astype(np.float64) / TOTAL, perfect=False) for row in counts]
 
 
 def symbol_of(size: Array) -> Array:
@@ -97,9 +95,7 @@ class Reader:
                 f"a stream of {len(data)} bytes announces {4 + 4 * count}; it was cut short, fetch it again"
             )
         self.distributions = distributions
-        self.coder = constriction.stream.queue.RangeDecoder(
-            np.frombuffer(data, "<u4", count, 4).astype(np.uint32)
-        )
+        self.coder = constriction.stream.queue.RangeDecoder(np.frombuffer(data, "<u4", count, 4).astype(np.uint32))
         self.raw = np.unpackbits(np.frombuffer(data, np.uint8, offset=4 + 4 * count))
         self.at = 0
 
@@ -125,17 +121,13 @@ class Reader:
         """Raise PacketError unless the stream ends with what was read from it."""
         rest = self.raw[self.at :]
         if len(rest) >= 8 or rest.any() or not self.coder.maybe_exhausted():
-            raise PacketError(
-                "a stream holds more than its symbols; it was extended or damaged, fetch it again"
-            )
+            raise PacketError("a stream holds more than its symbols; it was extended or damaged, fetch it again")
 
     def _decode(self, index: int, count: int) -> Array:
         try:
             decoded: Array = self.coder.decode(self.distributions[index], count)
         except (AssertionError, ValueError) as error:  # what constriction raises for words no encoder writes
-            raise PacketError(
-                f"a stream holds words that no encoder writes ({error}); fetch it again"
-            ) from error
+            raise PacketError(f"a stream holds words that no encoder writes ({error}); fetch it again") from error
         return decoded
 
     def _extra(self, ordered: Array) -> None:
@@ -149,8 +141,6 @@ class Reader:
     def _take(self, count: int) -> Array:
         taken: Array = self.raw[self.at : self.at + count]
         if len(taken) < count:
-            raise PacketError(
-                f"a stream ends {count - len(taken)} bits early; it was cut short, fetch it again"
-            )
+            raise PacketError(f"a stream ends {count - len(taken)} bits early; it was cut short, fetch it again")
         self.at += count
         return taken

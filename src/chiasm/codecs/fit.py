@@ -162,9 +162,7 @@ class _Moments:
 
     def add(self, level: LevelTables, step: Step, bands: list[Array], first: bool) -> None:
         """Weighted by 1 / (prediction + 0.1)^2: a Laplace scale is as uncertain as it is large."""
-        for features, values, prediction in zip(
-            step.features, values_of(step, bands), step.predictions, strict=True
-        ):
+        for features, values, prediction in zip(step.features, values_of(step, bands), step.predictions, strict=True):
             full = [np.broadcast_to(x, values.shape) for x in features]
             weight = np.ones(values.shape) if first else 1.0 / (prediction / contexts.UNIT + 0.1) ** 2
             for k, component in enumerate(step.components):
@@ -194,9 +192,7 @@ def fit_weights(tables: Tables, symbols: Sequence[Symbols], quality: int, rounds
                 matrix = left[place] / np.outer(scale, scale) + 1e-4 * np.eye(len(scale))
                 factor = np.linalg.cholesky(matrix)
                 solved = nnls(factor.T, np.linalg.solve(factor, right[place] / scale))[0] / scale
-                level.weights[quality - 1][place] = np.round(np.minimum(solved, 32.0) * contexts.UNIT).astype(
-                    np.int32
-                )
+                level.weights[quality - 1][place] = np.round(np.minimum(solved, 32.0) * contexts.UNIT).astype(np.int32)
 
 
 def fit_offsets(

@@ -34,9 +34,7 @@ def write(packet: Packet, tables: bytes = b"") -> bytes:
             _text(packet.space),
             _text(packet.codec),
             _text(packet.tables),
-            struct.pack(
-                "<BIIIIB", packet.quality, *packet.size, packet.tile, len(tables), len(packet.streams)
-            ),
+            struct.pack("<BIIIIB", packet.quality, *packet.size, packet.tile, len(tables), len(packet.streams)),
             levels,
         ]
     )
@@ -54,8 +52,7 @@ def read(data: bytes) -> tuple[Packet, bytes]:
     end = begin + sum(packet.streams_sizes.values())
     if end != len(data):
         raise PacketError(
-            f"packet: its header announces {end} bytes, got {len(data)}; it was cut or extended, "
-            "fetch it again"
+            f"packet: its header announces {end} bytes, got {len(data)}; it was cut or extended, fetch it again"
         )
     streams: dict[str, bytes] = {}
     for name, length in packet.streams_sizes.items():
@@ -101,32 +98,23 @@ class _Header:
 def _header(data: bytes) -> tuple[_Header, bytes, int]:
     if data[:4] != MAGIC:
         raise PacketError(
-            f"not a chiasm packet: it starts with {data[:4]!r}, not {MAGIC!r}; "
-            "give a file made by `chiasm pack`"
+            f"not a chiasm packet: it starts with {data[:4]!r}, not {MAGIC!r}; give a file made by `chiasm pack`"
         )
     if len(data) < 7:
-        raise PacketError(
-            f"packet: {len(data)} bytes are fewer than a header has; it was cut short, fetch it again"
-        )
+        raise PacketError(f"packet: {len(data)} bytes are fewer than a header has; it was cut short, fetch it again")
     version, length = struct.unpack_from("<BH", data, 4)
     if version != VERSION:
-        raise PacketError(
-            f"packet: version {version} is not known here (this chiasm reads {VERSION}); update chiasm"
-        )
+        raise PacketError(f"packet: version {version} is not known here (this chiasm reads {VERSION}); update chiasm")
     begin = 7 + length
     if len(data) < begin + 4 or struct.unpack_from("<I", data, begin)[0] != zlib.crc32(data[:begin]):
-        raise PacketError(
-            "packet: the header's checksum does not match; the bytes are damaged, fetch them again"
-        )
+        raise PacketError("packet: the header's checksum does not match; the bytes are damaged, fetch them again")
     header, embedded = _fields(data[7:begin])
     begin += 4
     if not embedded:
         return header, b"", begin
     tables = data[begin + 4 : begin + 4 + embedded]
     if len(tables) < embedded or struct.unpack_from("<I", data, begin)[0] != zlib.crc32(tables):
-        raise PacketError(
-            "packet: the checksum of its tables does not match; the bytes are damaged, fetch them again"
-        )
+        raise PacketError("packet: the checksum of its tables does not match; the bytes are damaged, fetch them again")
     return header, tables, begin + 4 + embedded
 
 
@@ -147,9 +135,7 @@ def _fields(data: bytes) -> tuple[_Header, int]:
             f"packet: its header does not parse ({error}); the bytes are damaged, fetch them again"
         ) from error
     if len(sizes) != count or at != len(data):
-        raise PacketError(
-            f"packet: its header announces {count} levels and names {len(sizes)}; fetch it again"
-        )
+        raise PacketError(f"packet: its header announces {count} levels and names {len(sizes)}; fetch it again")
     _check_limits((height, width), tile, count)
     return _Header(space, codec, tables, quality, (height, width), tile, sizes), embedded
 
@@ -158,9 +144,7 @@ def _check_limits(size: tuple[int, int], tile: int, levels: int) -> None:
     """Raise PacketError for what no reader of version 1 takes, before anything of that size is made."""
     height, width = size
     if not (0 < height <= LONGEST_EDGE and 0 < width <= LONGEST_EDGE and height * width <= MOST_PIXELS):
-        raise PacketError(
-            f"packet: {height} x {width} pixels; expected 1 to {MOST_PIXELS} in all, fetch it again"
-        )
+        raise PacketError(f"packet: {height} x {width} pixels; expected 1 to {MOST_PIXELS} in all, fetch it again")
     if tile not in TILES or not 0 < levels <= MOST_LEVELS:
         raise PacketError(
             f"packet: tile {tile} and {levels} levels; expected a tile of {TILES.start} to {TILES[-1]} "
@@ -207,15 +191,11 @@ class Tiles:
         check(stream, level)
         (count,) = struct.unpack_from("<I", stream, 4)
         if count != expected or len(stream) < 8 + 4 * count:
-            raise PacketError(
-                f"packet: level {level!r} has {count} tiles where the picture's size asks for {expected}"
-            )
+            raise PacketError(f"packet: level {level!r} has {count} tiles where the picture's size asks for {expected}")
         lengths = struct.unpack_from(f"<{count}I", stream, 8)
         self._stream, self._ends = stream, list(_running(8 + 4 * count, lengths))
         if self._ends[-1] != len(stream):
-            raise PacketError(
-                f"packet: the tiles of level {level!r} end at {self._ends[-1]} of {len(stream)} bytes"
-            )
+            raise PacketError(f"packet: the tiles of level {level!r} end at {self._ends[-1]} of {len(stream)} bytes")
 
     def __getitem__(self, index: int) -> bytes:
         return self._stream[self._ends[index] : self._ends[index + 1]]

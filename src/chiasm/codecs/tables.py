@@ -103,9 +103,7 @@ class Tables:
             arrays = load(data)
             header = _header(data)
             if header["format"] != str(VERSION):
-                raise PacketError(
-                    f"tables have format {header['format']}, this chiasm reads {VERSION}; update chiasm"
-                )
+                raise PacketError(f"tables have format {header['format']}, this chiasm reads {VERSION}; update chiasm")
             levels = tuple(
                 LevelTables(**{**about, **{name: arrays[f"{about['name']}/{name}"] for name in _NAMES}})
                 for about in json.loads(header["levels"])
@@ -118,9 +116,7 @@ class Tables:
         except PacketError:
             raise
         except (SafetensorError, LookupError, ValueError, TypeError, AttributeError, RecursionError) as error:
-            raise PacketError(
-                f"{len(data)} bytes are not codec tables ({error}); fetch the tables again"
-            ) from error
+            raise PacketError(f"{len(data)} bytes are not codec tables ({error}); fetch the tables again") from error
         if wrong:
             raise PacketError(f"codec tables break the rule {wrong!r}; fetch the tables again")
         vars(tables)["data"] = bytes(data)  # they keep the name they came under, whatever writes safetensors

@@ -219,8 +219,7 @@ def walk(level: LevelTables, symbols: Symbols, weights: Array, present: Array) -
                 ]
                 features = surroundings.features(index)
                 predictions = [
-                    contexts.predicted(each, chosen, shape)
-                    for each, shape in zip(features, shapes, strict=True)
+                    contexts.predicted(each, chosen, shape) for each, shape in zip(features, shapes, strict=True)
                 ]
                 yield Step(band, components, index, surroundings, features, predictions)
             surroundings.end()

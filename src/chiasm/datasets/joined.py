@@ -1,6 +1,6 @@
 """Sets with different class lists as one task: every id becomes that of the class of the same name in a joint list.
 
-    NYUv2's 39 and CamVid's 11 ──Joined──► `semantics` of 50        a set may also leave out some of its targets
+NYUv2's 39 and CamVid's 11 ──Joined──► `semantics` of 50        a set may also leave out some of its targets
 """
 
 from __future__ import annotations

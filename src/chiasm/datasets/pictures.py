@@ -54,8 +54,7 @@ class PictureSet:
         if not pictures:
             where = ", ".join(map(str, paths)) or "an empty list"
             raise ConfigError(
-                f"found no readable picture in {where} ({len(skipped)} unreadable); "
-                "name a folder of photographs"
+                f"found no readable picture in {where} ({len(skipped)} unreadable); name a folder of photographs"
             )
         return PictureSet(tuple(pictures), tuple(skipped))
 
@@ -84,9 +83,7 @@ class PictureSet:
             bottom, right = max(0, edge - region.shape[-2]), max(0, edge - region.shape[-1])
             region = F.pad(region[None], (0, right, 0, bottom), mode="replicate")[0]
         if max(region.shape[-2:]) > edge:
-            region = F.interpolate(
-                region[None], (edge, edge), mode="bilinear", antialias=True, align_corners=False
-            )[0]
+            region = F.interpolate(region[None], (edge, edge), mode="bilinear", antialias=True, align_corners=False)[0]
         return region.flip(-1) if mirror < 0.5 else region
 
 

@@ -76,9 +76,7 @@ class Window:
 
     def within(self, outer: Window) -> Window:
         """The same rectangle in the coordinates of `outer`."""
-        return Window(
-            self.top - outer.top, self.left - outer.left, self.bottom - outer.top, self.right - outer.left
-        )
+        return Window(self.top - outer.top, self.left - outer.left, self.bottom - outer.top, self.right - outer.left)
 
     def at(self, stride: int) -> tuple[slice, slice]:
         """Row and column slices of a map at `stride`, the last row and column rounded up."""

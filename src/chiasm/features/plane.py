@@ -137,9 +137,7 @@ def warp(x: Tensor, transform: Affine, stride: int = 1) -> Tensor:
     ia, ib, ic, id_ = transform.d / det, -transform.b / det, -transform.c / det, transform.a / det
     right, down = transform.right / stride, transform.down / stride
     tx, ty = -(ia * right + ib * down), -(ic * right + id_ * down)
-    theta = x.new_tensor(
-        [[ia, ib * height / width, tx * 2 / width], [ic * width / height, id_, ty * 2 / height]]
-    )
+    theta = x.new_tensor([[ia, ib * height / width, tx * 2 / width], [ic * width / height, id_, ty * 2 / height]])
     grid = F.affine_grid(theta.expand(x.shape[0], 2, 3), list(x.shape), align_corners=False)
     return F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 

@@ -97,9 +97,7 @@ class Ingest:
                 self._commit(at_least=COMMIT)
         self._commit()
         seconds = time.monotonic() - started
-        return Summary(
-            **self.counts, source_bytes=self.source_bytes, stream_bytes=self.stream_bytes, seconds=seconds
-        )
+        return Summary(**self.counts, source_bytes=self.source_bytes, stream_bytes=self.stream_bytes, seconds=seconds)
 
     def _grouped(self, decoded: Iterable[tuple[Path, Shot | ImageError]]) -> Iterator[list[Shot]]:
         """Pictures of one padded size, some together; failures are noted on the way."""

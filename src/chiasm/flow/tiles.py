@@ -98,9 +98,7 @@ class PictureCoder:
         told = condition([picture.sensor for picture in pictures if picture.sensor is not None])
         return self.encode_raw(torch.stack([pad(x, size, cell=2) for x in pixels]), told)
 
-    def _compress(
-        self, features: Features, index: int, quality: int, levels: Sequence[str]
-    ) -> dict[str, bytes]:
+    def _compress(self, features: Features, index: int, quality: int, levels: Sequence[str]) -> dict[str, bytes]:
         maps = {name: x[index : index + 1] for name, x in features.items() if name in levels}
         return self.codec.compress(maps, quality)
 
@@ -147,9 +145,7 @@ class PictureCoder:
         for index in range(len(reader.windows)):
             reader.maps(index)
 
-    def draw(
-        self, packet: Packet, head: Draw, levels: Sequence[str] | None = None, sees: int = DRAWS
-    ) -> np.ndarray:
+    def draw(self, packet: Packet, head: Draw, levels: Sequence[str] | None = None, sees: int = DRAWS) -> np.ndarray:
         """The picture H x W x 3, uint8 sRGB, drawn tile by tile from the levels asked for.
 
         sees: pixels beyond which a feature cannot change what `head` draws, a multiple of the grid.
@@ -181,11 +177,7 @@ class _TileReader:
                 f"the packet's tiles of {packet.tile} pixels are no multiple of the grid {coder.spec.grid}; "
                 "no chiasm writes such a packet, fetch it again"
             )
-        chosen = (
-            packet.streams
-            if levels is None
-            else {name: packet.streams[name] for name in wanted(packet, levels)}
-        )
+        chosen = packet.streams if levels is None else {name: packet.streams[name] for name in wanted(packet, levels)}
         if not chosen:
             raise PacketError("the packet holds no level; encode the picture again")
         expected = count(self.size, packet.tile)
@@ -251,8 +243,7 @@ def wanted(packet: Packet, levels: Sequence[str]) -> list[str]:
     missing = [name for name in levels if name not in packet.streams]
     if missing:
         raise PacketError(
-            f"level {missing[0]!r} is not in this packet, which holds {', '.join(packet.streams)}; "
-            "encode it again"
+            f"level {missing[0]!r} is not in this packet, which holds {', '.join(packet.streams)}; encode it again"
         )
     return [name for name in packet.streams if name in levels]
 

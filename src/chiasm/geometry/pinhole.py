@@ -129,9 +129,7 @@ def normals_from_neighbours(depth: Tensor, cameras: Tensor) -> Tensor:
     return F.pad(normals, (0, 1, 0, 1), mode="replicate")
 
 
-def warp(
-    picture: Tensor, depth: Tensor, target: Tensor, source: Tensor, pose: Tensor
-) -> tuple[Tensor, Tensor]:
+def warp(picture: Tensor, depth: Tensor, target: Tensor, source: Tensor, pose: Tensor) -> tuple[Tensor, Tensor]:
     """The source's picture B C H W as the target camera sees it, B C h w, and where that is known, bool B 1 h w.
 
     depth: B 1 h w of the target. target, source: cameras B 4. pose: B 4 4, points of the target to points of the

@@ -92,9 +92,7 @@ def decode(path: Path | str, limits: Limits = DEFAULT) -> Shot:
             raise _unreadable(name, error) from error
         after = os.fstat(file.fileno())
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-        raise ImageError(
-            f"{name}: the file changed while it was read; try again when it is complete", "unreadable"
-        )
+        raise ImageError(f"{name}: the file changed while it was read; try again when it is complete", "unreadable")
     return replace(taken, digest=taken.digest or digest, source_bytes=before.st_size, uri=name)
 
 
@@ -136,9 +134,7 @@ def _open_at_once(path: str, flags: int) -> int:
 def _unreadable(name: str, error: Exception) -> ImageError:
     number = error.errno if isinstance(error, OSError) else None
     if number == errno.EISDIR:
-        return ImageError(
-            f"{name}: expected a file, got a folder; chiasm.images.find lists folders", "unreadable"
-        )
+        return ImageError(f"{name}: expected a file, got a folder; chiasm.images.find lists folders", "unreadable")
     why = os.strerror(number) if number else str(error)
     return ImageError(f"{name}: cannot be opened ({why}); check the path and its permissions", "unreadable")
 
@@ -149,8 +145,7 @@ def _admit(file: BufferedReader, size: int, name: str, limits: Limits) -> None:
         raise ImageError(f"{name}: expected a picture, got a file of 0 bytes; copy it again", "empty")
     if size > limits.file_bytes:
         raise ImageError(
-            f"{name}: expected at most {limits.file_bytes} bytes, got {size}; "
-            "raise Limits.file_bytes if it is good",
+            f"{name}: expected at most {limits.file_bytes} bytes, got {size}; raise Limits.file_bytes if it is good",
             "too-large",
         )
 
@@ -228,9 +223,7 @@ def _failure(file: BufferedReader, kind: container.Format, name: str, error: Exc
         return _unreadable(name, error)
     what = " ".join(str(error).split())[:200] or type(error).__name__
     if "unknown pixel mode" in what:
-        return ImageError(
-            f"{name}: a {kind} layout that cannot be read; convert it to RGB first", "unsupported"
-        )
+        return ImageError(f"{name}: a {kind} layout that cannot be read; convert it to RGB first", "unsupported")
     cut = any(words in what.lower() for words in _CUT)
     with suppress(OSError, ValueError):  # the reason stays the general one
         cut = cut or container.is_cut_short(file, kind)

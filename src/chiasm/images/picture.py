@@ -38,9 +38,7 @@ class Picture:
     def __post_init__(self) -> None:
         shape, kind = self.pixels.shape, self.pixels.dtype
         if len(shape) != 3 or shape[2] != 3 or 0 in shape or kind not in (np.uint8, np.uint16):
-            raise ShapeError(
-                f"Picture.pixels: expected H W 3 of uint8 or uint16, got {list(shape)} of {kind}"
-            )
+            raise ShapeError(f"Picture.pixels: expected H W 3 of uint8 or uint16, got {list(shape)} of {kind}")
         self.pixels.flags.writeable = False
 
     @property

@@ -1,6 +1,6 @@
 """A picture of a Scene by ray-casting: texture, lamps, hard shadows, darker corners, and a camera's curve and noise.
 
-    grid of rays ─► nearest ─► reflectance x (ambient x openness + lights x shadow) ─► radiance ─► developed: sRGB
+grid of rays ─► nearest ─► reflectance x (ambient x openness + lights x shadow) ─► radiance ─► developed: sRGB
 """
 
 from __future__ import annotations

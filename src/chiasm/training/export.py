@@ -65,9 +65,7 @@ def halved(module: nn.Module, prefixes: tuple[str, ...]) -> dict[str, Tensor]:
 def _write(folder: Path, files: Mapping[str, bytes]) -> None:
     for name, data in files.items():
         replace(folder / name, data)
-    hashes = {
-        name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for name, data in files.items()
-    }
+    hashes = {name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for name, data in files.items()}
     replace(folder / "hashes.json", (json.dumps(hashes, indent=1) + "\n").encode())
 
 

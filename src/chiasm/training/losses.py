@@ -27,9 +27,7 @@ def dissimilarity(drawn: Tensor, pixels: Tensor) -> Tensor:
     return 1.0 - value
 
 
-def latent_equivariance(
-    moved: Features, still: Features, spec: Space, transform: Affine, margin: int
-) -> Tensor:
+def latent_equivariance(moved: Features, still: Features, spec: Space, transform: Affine, margin: int) -> Tensor:
     """Eq. 3, read in the space: || E(f(X)) - f_s(E(X)) ||^2 over the features' variance, mean over levels.
 
     moved = E(f(X)), still = E(X). Positions nearer than `margin` pixels to a border do not count.

@@ -129,9 +129,7 @@ class RateModel(nn.Module):
         self.edges = LocalLaplace(channels - SMOOTH)
         self.detail = LocalLaplace(channels)
 
-    def forward(
-        self, context: Tensor, finer: Tensor, step: Tensor, priced: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, context: Tensor, finer: Tensor, step: Tensor, priced: int) -> tuple[Tensor, Tensor, Tensor]:
         """Parts B 64 H/4 W/4 and B 64 H/2 W/2 whose amplitudes are undone; step: B.
 
         Returns both as decoded, and the bits of the first `priced` pictures (bits cost time; a share of the

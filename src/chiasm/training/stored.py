@@ -171,9 +171,7 @@ def items_of(pipeline: Pipeline, labels: Path, task: TaskSpec) -> list[Item]:
     for name, label in wanted.items():
         keys = dict.fromkeys(ends[name])
         if len(keys) > 1:
-            raise ConfigError(
-                f"{labels}: {len(keys)} stored pictures are called {name!r}; add their folder or suffix"
-            )
+            raise ConfigError(f"{labels}: {len(keys)} stored pictures are called {name!r}; add their folder or suffix")
         ((key, size),) = keys
         found.append(Item(key, name, label, size))
     return found

@@ -1,8 +1,8 @@
 """How the losses of several tasks become one. All state is in buffers and parameters, so that a run resumes exactly.
 
-    fixed     the sum
-    dwa       dynamic weight averaging (Liu et al. 2019, arXiv 1803.10704): T softmax(r / 2), r = mean / mean before
-    variance  sum of exp(-s) L + s with a learnt s for each task (Kendall et al. 2018, arXiv 1705.07115)
+fixed     the sum
+dwa       dynamic weight averaging (Liu et al. 2019, arXiv 1803.10704): T softmax(r / 2), r = mean / mean before
+variance  sum of exp(-s) L + s with a learnt s for each task (Kendall et al. 2018, arXiv 1705.07115)
 """
 
 from __future__ import annotations

@@ -56,9 +56,7 @@ def coded(picture: Picture, way: Way, quality: int) -> bytes:
     elif way.codec == "WebP":
         image.save(file, "WEBP", quality=quality, method=6)
     else:  # one tile and one thread: the same bytes on every machine, and no rate lost at tile borders
-        image.save(
-            file, "AVIF", quality=quality, subsampling=way.chroma, speed=6, max_threads=1, autotiling=False
-        )
+        image.save(file, "AVIF", quality=quality, subsampling=way.chroma, speed=6, max_threads=1, autotiling=False)
     return file.getvalue()
 
 
@@ -84,6 +82,5 @@ def families(picture: Picture, ways: Sequence[Way] = WAYS) -> dict[str, Family]:
     """
     names = list(dict.fromkeys(way.codec for way in ways))
     return {
-        name: Family(name, {way.chroma: sampled(picture, way) for way in ways if way.codec == name})
-        for name in names
+        name: Family(name, {way.chroma: sampled(picture, way) for way in ways if way.codec == name}) for name in names
     }

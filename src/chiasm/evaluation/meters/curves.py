@@ -45,9 +45,7 @@ class Curve:
         Raises ConfigError for no points, or a point without bytes.
         """
         if not points or min(point.bytes for point in points) <= 0:
-            raise ConfigError(
-                f"a curve needs points of more than 0 bytes, got {list(points)[:3]}; code something"
-            )
+            raise ConfigError(f"a curve needs points of more than 0 bytes, got {list(points)[:3]}; code something")
         kept: list[Point] = []
         for point in sorted(points, key=lambda point: (point.bytes, -point.psnr)):
             if not kept or point.psnr > kept[-1].psnr:

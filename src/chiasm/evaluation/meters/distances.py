@@ -45,9 +45,7 @@ def distance(a: Tensor, b: Tensor, valid: Tensor | None = None) -> Distance:
     """a, b: B C h w; valid: bool h w, the positions that count. Raises ShapeError when none does, or shapes
     differ."""
     if a.shape != b.shape:
-        raise ShapeError(
-            f"both maps must have one shape, got {tuple(a.shape)} and {tuple(b.shape)}; check the stride"
-        )
+        raise ShapeError(f"both maps must have one shape, got {tuple(a.shape)} and {tuple(b.shape)}; check the stride")
     gap = (a - b).double()
     l1, l2 = gap.abs().mean(1), gap.square().mean(1).sqrt()  # B h w
     if valid is not None:
@@ -69,9 +67,7 @@ def stride_of(maps: Tensor, height: int) -> int:
     """Pixels per cell of a map of a picture `height` pixels high; ShapeError when that is not whole."""
     stride, rest = divmod(height, maps.shape[-2])
     if rest:
-        raise ShapeError(
-            f"{height} pixels must be a multiple of {maps.shape[-2]} cells; crop the picture to the grid"
-        )
+        raise ShapeError(f"{height} pixels must be a multiple of {maps.shape[-2]} cells; crop the picture to the grid")
     return stride
 
 
@@ -88,10 +84,7 @@ def spread(encode: Encode, pictures: Sequence[Picture]) -> dict[str, Distance]:
     side = min([CENTRE, *(min(picture.pixels.shape[1:]) for picture in pictures)]) // 16 * 16
     with torch.no_grad():
         seen = [encode(_centre(picture.batch, side)) for picture in pictures]
-    return {
-        level: mean_distance([distance(a[level], b[level]) for a, b in combinations(seen, 2)])
-        for level in seen[0]
-    }
+    return {level: mean_distance([distance(a[level], b[level]) for a, b in combinations(seen, 2)]) for level in seen[0]}
 
 
 def relative(gaps: Mapping[str, Sequence[Distance]], units: Mapping[str, Distance]) -> dict[str, Distance]:

@@ -49,14 +49,10 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     """
     _alike(a, b)
     if a.ndim != 4 or min(a.shape[-2:]) < SSIM_WINDOW:
-        raise ShapeError(
-            f"ssim wants B C H W with H, W >= {SSIM_WINDOW}, got {tuple(a.shape)}; use larger pictures"
-        )
+        raise ShapeError(f"ssim wants B C H W with H, W >= {SSIM_WINDOW}, got {tuple(a.shape)}; use larger pictures")
     score = structural_similarity_index_measure(unit(a), unit(b), data_range=1.0, reduction="none")
     if not isinstance(score, Tensor):  # torchmetrics returns a pair only when asked for the full map
-        raise ShapeError(
-            "structural_similarity_index_measure returned more than the score; pin torchmetrics>=1.6"
-        )
+        raise ShapeError("structural_similarity_index_measure returned more than the score; pin torchmetrics>=1.6")
     return score.reshape(a.shape[0])
 
 
@@ -81,9 +77,7 @@ def class_iou(counts: Tensor) -> Tensor:
     """Intersection over union of each class, float64 K; NaN for a class that neither target nor prediction
     has."""
     hits = counts.diagonal().double()
-    return (
-        hits / (counts.sum(0) + counts.sum(1) - counts.diagonal()).double()
-    )  # 0 / 0 = NaN: the class is absent
+    return hits / (counts.sum(0) + counts.sum(1) - counts.diagonal()).double()  # 0 / 0 = NaN: the class is absent
 
 
 def mean_iou(counts: Tensor) -> float:
@@ -97,6 +91,4 @@ def _exact(picture: Tensor) -> Tensor:
 
 def _alike(a: Tensor, b: Tensor) -> None:
     if a.shape != b.shape:
-        raise ShapeError(
-            f"both must have one shape, got {tuple(a.shape)} and {tuple(b.shape)}; crop or resize one"
-        )
+        raise ShapeError(f"both must have one shape, got {tuple(a.shape)} and {tuple(b.shape)}; crop or resize one")

@@ -67,9 +67,7 @@ class Motion:
         from_x, from_y = a * across + b * down + size[1] / 2, c * across + d * down + size[0] / 2
         reach = margin * max(1.0, float(torch.linalg.matrix_norm(torch.tensor(self.back), 2)))
         output = torch.minimum(torch.minimum(x, width - x), torch.minimum(y, height - y)) >= margin
-        source = torch.minimum(
-            torch.minimum(from_x, size[1] - from_x), torch.minimum(from_y, size[0] - from_y)
-        )
+        source = torch.minimum(torch.minimum(from_x, size[1] - from_x), torch.minimum(from_y, size[0] - from_y))
         return output & (source >= reach - 1e-6)
 
     def _theta(self, height: int, width: int) -> Tensor:
@@ -133,7 +131,5 @@ def _turned(maps: Tensor, back: Matrix) -> Tensor:
 def _shifted(maps: Tensor, right: int, down: int) -> Tensor:
     height, width = maps.shape[-2:]
     if abs(down) >= height or abs(right) >= width:
-        raise ShapeError(
-            f"a map of {height} x {width} cells cannot move by {down}, {right} cells; use larger pictures"
-        )
+        raise ShapeError(f"a map of {height} x {width} cells cannot move by {down}, {right} cells; use larger pictures")
     return F.pad(maps, (right, -right, down, -down))  # a negative pad crops what leaves the picture

@@ -149,9 +149,7 @@ def evaluate_codec(
     )
 
 
-def _rows(
-    picture: Picture, rivals: Mapping[str, Family], roundtrip: RoundTrip, qualities: Sequence[int]
-) -> list[Row]:
+def _rows(picture: Picture, rivals: Mapping[str, Family], roundtrip: RoundTrip, qualities: Sequence[int]) -> list[Row]:
     return [_row(picture, rivals, quality, _coded(picture, roundtrip, quality)) for quality in qualities]
 
 
@@ -161,9 +159,7 @@ def _coded(picture: Picture, roundtrip: RoundTrip, quality: int) -> Coded:
     size = picture.pixels.shape
     if coded.pixels.shape[-3:] != size:
         came = tuple(coded.pixels.shape)
-        raise ShapeError(
-            f"picture {picture.name!r} must come back as {tuple(size)}, got {came}; crop the pad off"
-        )
+        raise ShapeError(f"picture {picture.name!r} must come back as {tuple(size)}, got {came}; crop the pad off")
     coarse = None if coded.coarse is None else quantised(coded.coarse).reshape(1, *size)
     return Coded(coded.streams, coded.total, quantised(coded.pixels).reshape(1, *size), coarse)
 
@@ -224,9 +220,7 @@ def _mean(rows: Sequence[Row], curves: Mapping[str, Curve], name: str) -> Mean:
 
 def _equal(decibel: float, curves: Mapping[str, Curve], name: str, area: float) -> Equal:
     bpp = {codec: _bpp(curve, decibel, area) for codec, curve in curves.items()}
-    return Equal(
-        decibel, bpp, {codec: _saved(bpp[name], other) for codec, other in bpp.items() if codec != name}
-    )
+    return Equal(decibel, bpp, {codec: _saved(bpp[name], other) for codec, other in bpp.items() if codec != name})
 
 
 def _bpp(curve: Curve, decibel: float, area: float) -> float | None:

@@ -72,9 +72,7 @@ def evaluate_denoise(
     return DenoiseReport(means, {noise: len(bank["noisy"]) for noise, bank in found.items()})
 
 
-def ways_of(
-    encode: Encode, coded: Coded, head: Decode, qualities: Sequence[int] = (2, 4, 6, 8)
-) -> dict[str, Denoise]:
+def ways_of(encode: Encode, coded: Coded, head: Decode, qualities: Sequence[int] = (2, 4, 6, 8)) -> dict[str, Denoise]:
     """A head behind its encoder, on features that were not coded and on those of some qualities."""
 
     def ours(quality: int | None, pixels: Tensor) -> Tensor:

@@ -312,9 +312,7 @@ def _whole(dataset: _Indexed) -> _Part:
 
 
 @torch.inference_mode()
-def _predicted(
-    encode: Encode, heads: Heads, grid: int, pixels: Tensor
-) -> Mapping[str, Tensor]:
+def _predicted(encode: Encode, heads: Heads, grid: int, pixels: Tensor) -> Mapping[str, Tensor]:
     size = int(pixels.shape[-2]), int(pixels.shape[-1])
     factor = working_factor(size)
     maps = dict(heads(encode(layout.pad(pixels, layout.padded(size, grid)), factor)))

@@ -99,9 +99,7 @@ def equivariance(
                         _drawn(decode(here), decode(there), wanted, motion.valid(size, 1, margin))
                     )
     scores = tuple(
-        MotionScore(
-            motion.name, motion.exact, relative(gaps[motion.name], units), _mean_drawn(drawn[motion.name])
-        )
+        MotionScore(motion.name, motion.exact, relative(gaps[motion.name], units), _mean_drawn(drawn[motion.name]))
         for motion in motions
     )
     exact, resampled = ([score for score in scores if score.exact is kind] for kind in (True, False))
@@ -111,17 +109,13 @@ def equivariance(
 def _drawn(here: Tensor, there: Tensor, wanted: Tensor, valid: Tensor) -> Drawn:
     # the valid pixels as a picture of one row, so that psnr needs no mask
     row, still, truth = (quantised(pixels)[..., valid][..., None, :] for pixels in (here, there, wanted))
-    return Drawn(
-        float(psnr(row, truth)), float((unit(row) - unit(truth)).abs().mean()), float(psnr(still, truth))
-    )
+    return Drawn(float(psnr(row, truth)), float((unit(row) - unit(truth)).abs().mean()), float(psnr(still, truth)))
 
 
 def _mean_drawn(drawn: Sequence[Drawn]) -> Drawn | None:
     if not drawn:
         return None
-    return Drawn(
-        *(fmean(values) for values in zip(*((item.psnr, item.l1, item.still) for item in drawn), strict=True))
-    )
+    return Drawn(*(fmean(values) for values in zip(*((item.psnr, item.l1, item.still) for item in drawn), strict=True)))
 
 
 def _mean_levels(scores: Sequence[MotionScore]) -> dict[str, Distance]:

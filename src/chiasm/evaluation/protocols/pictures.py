@@ -28,9 +28,7 @@ class Picture:
     def __post_init__(self) -> None:
         shape, kind = tuple(self.pixels.shape), self.pixels.dtype
         if len(shape) != 3 or shape[0] != 3 or kind != torch.uint8:
-            raise ShapeError(
-                f"picture {self.name!r} must be uint8 3 H W, got {kind} {shape}; convert it first"
-            )
+            raise ShapeError(f"picture {self.name!r} must be uint8 3 H W, got {kind} {shape}; convert it first")
 
     @property
     def area(self) -> int:
@@ -62,9 +60,7 @@ def read_folder(folder: Path, limit: int | None = None) -> list[Picture]:
     """
     paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)[:limit]
     if not paths:
-        raise ImageError(
-            f"{folder} must hold pictures ({', '.join(sorted(SUFFIXES))}), and holds none", "empty"
-        )
+        raise ImageError(f"{folder} must hold pictures ({', '.join(sorted(SUFFIXES))}), and holds none", "empty")
     return [read_picture(path) for path in paths]
 
 

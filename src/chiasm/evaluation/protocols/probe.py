@@ -71,14 +71,9 @@ def read_camvid(part: Path, limit: int) -> list[Labelled]:
     """
     paths = sorted((part / "images").glob("*.jpg"))
     if not paths:
-        raise ImageError(
-            f"{part / 'images'} must hold .jpg pictures, and holds none; pass the CamVid folder", "empty"
-        )
+        raise ImageError(f"{part / 'images'} must hold .jpg pictures, and holds none; pass the CamVid folder", "empty")
     chosen = sorted({int(index) for index in np.linspace(0, len(paths) - 1, min(limit, len(paths)))})
-    return [
-        Labelled(read_picture(path), _read_labels(part, path.stem))
-        for path in (paths[index] for index in chosen)
-    ]
+    return [Labelled(read_picture(path), _read_labels(part, path.stem)) for path in (paths[index] for index in chosen)]
 
 
 def stacked(features: Features, height: int) -> Tensor:
@@ -102,9 +97,7 @@ def pixel_blocks(pixels: Tensor) -> Tensor:
     return F.pixel_unshuffle(pixels, CELL)
 
 
-def probe(
-    embed: Embed, train: Sequence[Labelled], test: Sequence[Labelled], settings: ProbeSettings
-) -> ProbeScore:
+def probe(embed: Embed, train: Sequence[Labelled], test: Sequence[Labelled], settings: ProbeSettings) -> ProbeScore:
     """Trains the probe on `train` and scores it on `test`, whose logits are raised bilinearly to the labels'
     size."""
     inputs, targets = _positions(embed, train, settings)
@@ -133,9 +126,7 @@ def _read_labels(part: Path, name: str) -> Tensor:
         with Image.open(path) as image:
             return torch.from_numpy(np.array(image))
     except (OSError, ValueError) as fault:
-        raise ImageError(
-            f"{path} must hold the labels of {name}: {fault}; copy it there", "unreadable"
-        ) from fault
+        raise ImageError(f"{path} must hold the labels of {name}: {fault}; copy it there", "unreadable") from fault
 
 
 def _positions(embed: Embed, items: Sequence[Labelled], settings: ProbeSettings) -> tuple[Tensor, Tensor]:

@@ -47,9 +47,7 @@ def bicubic(pixels: Tensor) -> tuple[Tensor, ...]:
         F.interpolate(pixels, size, mode="area"),
         F.interpolate(pixels, size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1),
     )
-    return tuple(
-        F.interpolate(item, pixels.shape[-2:], mode="bicubic", align_corners=False) for item in small
-    )
+    return tuple(F.interpolate(item, pixels.shape[-2:], mode="bicubic", align_corners=False) for item in small)
 
 
 def reconstruction(

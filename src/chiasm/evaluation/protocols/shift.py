@@ -105,9 +105,9 @@ def unshuffled_space(channels: int = 64, seed: int = 0) -> Encode:
 
     def encode(pixels: Tensor) -> Features:
         return {
-                level: F.conv2d(F.pixel_unshuffle(pixels, stride), basis[:, :, None, None])
-                for level, (basis, stride) in bases.items()
-            }
+            level: F.conv2d(F.pixel_unshuffle(pixels, stride), basis[:, :, None, None])
+            for level, (basis, stride) in bases.items()
+        }
 
     return encode
 

@@ -81,9 +81,7 @@ def evaluate_space(
     """
     settings = settings or SpaceSettings()
     pictures = [cropped(picture, settings.grid) for picture in pictures]
-    drawing = {
-        name: (space.encode, space.decode) for name, space in spaces.items() if space.decode is not None
-    }
+    drawing = {name: (space.encode, space.decode) for name, space in spaces.items() if space.decode is not None}
     embedded = {name: space.encode for name, space in spaces.items()}
     embedded |= {"pixels": pixel_space, "unshuffled pixels": unshuffled_space()}
     scores, skipped = _probes(spaces, camvid, settings.probe)

@@ -77,9 +77,7 @@ def software() -> dict[str, Plain]:
 def _write(values: Plain, page: str, plots: Mapping[str, Figure], folder: Path) -> tuple[Path, ...]:
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / "report.json", folder / "report.md", *(folder / f"{name}.png" for name in plots)]
-    paths[0].write_text(
-        json.dumps({"software": software(), "report": values}, indent=1) + "\n", encoding="utf-8"
-    )
+    paths[0].write_text(json.dumps({"software": software(), "report": values}, indent=1) + "\n", encoding="utf-8")
     pictures = "".join(f"\n![{name}]({name}.png)\n" for name in plots)
     paths[1].write_text(page + pictures, encoding="utf-8")
     for path, figure in zip(paths[2:], plots.values(), strict=True):

@@ -46,9 +46,7 @@ def pictures_plot(report: CodecReport) -> Figure:
         axes.set_title(name, fontsize=8)
         axes.tick_params(labelsize=7)
         if index == 0:
-            figure.legend(
-                *axes.get_legend_handles_labels(), frameon=False, loc="outside upper center", ncols=4
-            )
+            figure.legend(*axes.get_legend_handles_labels(), frameon=False, loc="outside upper center", ncols=4)
     figure.supxlabel("bits per pixel", fontsize=9)
     figure.supylabel("PSNR (dB)", fontsize=9)
     return figure
@@ -87,9 +85,7 @@ def _curves(axes: Axes, curves: Mapping[str, Curve], own: str, area: float) -> N
         mine = name == own
         reached = np.linspace(*curve.reach, 200)
         rate = 8 * np.exp(curve.log_bytes(reached)) / area
-        axes.plot(
-            rate, reached, label=name, color=OWN if mine else next(rivals), linewidth=2.0 if mine else 1.3
-        )
+        axes.plot(rate, reached, label=name, color=OWN if mine else next(rivals), linewidth=2.0 if mine else 1.3)
         if mine:  # where its qualities lie
             coded = [(8 * point.bytes / area, point.psnr) for point in curve.points]
             axes.plot(*zip(*coded, strict=True), color=OWN, linestyle="", marker="o", markersize=4)

@@ -121,9 +121,7 @@ def _qualities(report: CodecReport) -> str:
 
 def _equals(report: CodecReport) -> str:
     columns = ["PSNR (dB)", *(f"{codec} (bpp)" for codec in report.curves), *_saved(report)]
-    rows = (
-        [f"{row.psnr:.0f}", *row.bpp.values(), *map(_one_digit, row.saved.values())] for row in report.equal
-    )
+    rows = ([f"{row.psnr:.0f}", *row.bpp.values(), *map(_one_digit, row.saved.values())] for row in report.equal)
     return table(columns, rows, 3)
 
 
@@ -135,10 +133,7 @@ def _deltas(report: CodecReport) -> str:
 
 def _level_bytes(report: CodecReport) -> str:
     columns = ["quality", *report.means[0].levels, "total", "context alone (dB)"]
-    rows = (
-        [str(row.quality), *row.levels.values(), sum(row.levels.values()), row.coarse_psnr]
-        for row in report.means
-    )
+    rows = ([str(row.quality), *row.levels.values(), sum(row.levels.values()), row.coarse_psnr] for row in report.means)
     return table(columns, rows, 1)
 
 
@@ -169,9 +164,7 @@ def _reconstructions(report: SpaceReport) -> str:
 
 
 def _motions(report: SpaceReport) -> str:
-    parts = [
-        "## Equivariance\n\nE(f(x)) against f_s(E(x)); drawn: D(f_s(E(x))) against f(x), still: D(E(f(x))).\n"
-    ]
+    parts = ["## Equivariance\n\nE(f(x)) against f_s(E(x)); drawn: D(f_s(E(x))) against f(x), still: D(E(f(x))).\n"]
     for name, score in report.equivariance.items():
         levels = list(score.levels)
         rows: list[list[Cell]] = [
@@ -184,11 +177,7 @@ def _motions(report: SpaceReport) -> str:
             if found
         ]
         for item in score.motions:
-            drawn = (
-                (None, None, None)
-                if item.drawn is None
-                else (item.drawn.psnr, item.drawn.still, item.drawn.l1)
-            )
+            drawn = (None, None, None) if item.drawn is None else (item.drawn.psnr, item.drawn.still, item.drawn.l1)
             rows.append([item.motion, *_pairs(item.levels, levels), *drawn])
         columns = ["motion", *_titles(levels), "drawn (dB)", "still (dB)", "drawn L1"]
         parts.append(f"### {name}\n\n{table(columns, rows, 4)}")
@@ -238,11 +227,7 @@ def _percent(saving: Saving | None) -> str | None:
     if saving is None:
         return None
     whole = (saving.low, saving.high) == RANGE
-    return (
-        f"{saving.percent:+.1f}"
-        if whole
-        else f"{saving.percent:+.1f} ({saving.low:.1f} to {saving.high:.1f} dB)"
-    )
+    return f"{saving.percent:+.1f}" if whole else f"{saving.percent:+.1f} ({saving.low:.1f} to {saving.high:.1f} dB)"
 
 
 def _one_digit(value: float | None) -> str | None:

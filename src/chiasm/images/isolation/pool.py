@@ -203,9 +203,7 @@ class DecoderPool:
         if not self._ending.alive:
             raise ConfigError("this DecoderPool is closed; make a new one")
         if self._busy_with is not None:
-            raise ConfigError(
-                "this DecoderPool is in another decode_all; finish that one or make a second pool"
-            )
+            raise ConfigError("this DecoderPool is in another decode_all; finish that one or make a second pool")
         if self.workers == 0:
             for path in map(Path, paths):
                 yield path, attempt(self._decode, path, self.limits)

@@ -79,7 +79,7 @@ def tidy(dataset: lance.LanceDataset, keys: Sequence[str]) -> Changed:
     tail = tail_of(dataset)
     if fragments := to_merge(tail):
         rows = sum(fragment.metadata.physical_rows for fragment in fragments)
-        batch = max(1, min(4096, BATCH_BYTES * rows // max(1, sum(map(size, fragments)))))
+        batch = max(1, min(65_536, BATCH_BYTES * rows // max(1, sum(map(size, fragments)))))
         changed = datasets.rewrite(dataset, fragments, batch)
         tail = tail_of(changed.dataset)
     if is_due(tail):

@@ -104,9 +104,7 @@ class DenoiseRecipe:
     def pace(self, name: str) -> float:
         return 0.1 if "merge" in name or "linear" in name else 1.0
 
-    def step(
-        self, module: nn.Module, draws: torch.Generator, step: int, device: torch.device
-    ) -> dict[str, Tensor]:
+    def step(self, module: nn.Module, draws: torch.Generator, step: int, device: torch.device) -> dict[str, Tensor]:
         """One step's loss terms: a function of its arguments."""
         config = self.config
         clean = crops(self.training, config.batch, config.crop, draws)

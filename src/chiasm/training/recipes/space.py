@@ -184,9 +184,7 @@ class SpaceRecipe:
             return 60.0
         return 0.1 if any(part in name for part in LINEAR) else 1.0
 
-    def step(
-        self, module: nn.Module, draws: torch.Generator, step: int, device: torch.device
-    ) -> dict[str, Tensor]:
+    def step(self, module: nn.Module, draws: torch.Generator, step: int, device: torch.device) -> dict[str, Tensor]:
         """One step's loss terms: a function of its arguments."""
         pixels = crops(self.training, self.config.batch, self.config.crop, draws).to(device)
         steps, transform = draw(self.config, draws)
