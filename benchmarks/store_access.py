@@ -3,7 +3,7 @@
     python benchmarks/store_access.py [--images 10000] [--store FOLDER] [--json OUT]
 
 Streams are random bytes of realistic sizes: context about 8 KB, detail about 55 KB (lognormal), stored in
-commits of 64. Timed, in medians, before and after `compact`: opening (and reading all keys), one level of one
+commits of 64. Timed, in medians, before and after `compact`: opening, one level of one
 image, one batched read of 100 images, and a scan of one level. cold: the store's files are dropped from the
 page cache before each measure (posix_fadvise; Lance's own caches stay, except where the store is opened
 anew). warm: they are in it.
@@ -23,7 +23,7 @@ from pathlib import Path
 import workbench
 from chiasm.contracts import Record
 from chiasm.store import LanceStore, open_store
-from store_faults import LEVELS, key_of, record_of
+from store_faults import SPACE, key_of, record_of
 
 
 def record(number: int) -> Record:
@@ -35,10 +35,11 @@ def record(number: int) -> Record:
 def fill(path: Path, images: int) -> dict[str, float]:
     """Store the images; the time is that of `put` alone, fsyncs included."""
     spent, size = [], 0
-    with open_store(path, "w", "ns-1", LEVELS) as store:
+    with open_store(path, "w") as store:
+        store.declare(SPACE)
         for first in range(0, images, 64):
             records = [record(number) for number in range(first, min(first + 64, images))]
-            size += sum(len(stream) for one in records for stream in one.packet.streams.values())
+            size += sum(len(level.coded.data) for one in records for level in one.spaces[SPACE.name].values())
             start = time.perf_counter()
             store.put(records)
             spent.append(time.perf_counter() - start)
@@ -79,7 +80,7 @@ def opened(path: Path) -> int:
 
 
 def scanned(store: LanceStore, level: str) -> int:
-    return sum(len(found.packet.streams[level]) for found in store.scan([level]))
+    return sum(len(found.spaces[SPACE.name][level].coded.data) for found in store.scan({SPACE.name: [level]}))
 
 
 def measure(path: Path, images: int) -> dict[str, dict[str, float]]:
@@ -90,10 +91,10 @@ def measure(path: Path, images: int) -> dict[str, dict[str, float]]:
         timed = {"open, ms": median_ms(lambda: opened(path), few, before)}
         with open_store(path) as store:
             store.get(key_of(0))  # reads the index: the open time is counted above
-            for level in LEVELS:
-                one = lambda level=level: store.get(key_of(chance.randrange(images)), [level])  # noqa: E731
+            for level in SPACE.names:
+                one = lambda level=level: store.get(key_of(chance.randrange(images)), {SPACE.name: [level]})  # noqa: E731
                 hundred = lambda level=level: store.get_many(  # noqa: E731
-                    [key_of(chance.randrange(images)) for _ in range(100)], [level]
+                    [key_of(chance.randrange(images)) for _ in range(100)], {SPACE.name: [level]}
                 )
                 timed[f"one {level}, ms"] = median_ms(one, many, before)
                 timed[f"batch of 100 {level}, ms"] = median_ms(hundred, few, before)

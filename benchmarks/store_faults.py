@@ -32,11 +32,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import workbench
-from chiasm.contracts import Packet, Record
+from chiasm.contracts import Coded, Level, Record, Space, Stored, View
 from chiasm.errors import StoreError
-from chiasm.store import LanceStore, StoreWarning, journal, open_store
+from chiasm.store import LanceStore, StoreWarning, open_store
+from chiasm.store.local import commits, journal
 
-LEVELS = ("context", "detail")
+SPACE = Space("ns-1", (Level("context", 64, 4), Level("detail", 64, 2)), 4)
+SHAPES = {"context": (64, 128, 192), "detail": (64, 256, 384)}
 BATCH = 8
 FEATURES = "ns-rgb@bench"
 
@@ -47,9 +49,12 @@ def key_of(number: int) -> str:
 
 def record_of(number: int, streams: dict[str, bytes]) -> Record:
     """The record of picture `number` with these streams."""
-    packet = Packet("ns-1", "ladder", 3, "", (512, 768), 512, streams)
+    levels = {
+        name: Stored(FEATURES, Coded("ladder", "", 3, SHAPES[name], View((512, 768)), data, 512))
+        for name, data in streams.items()
+    }
     key = key_of(number)
-    return Record(key, key, FEATURES, "ladder@3", packet, 400_000, (f"/photos/{number}.jpg",))
+    return Record(key, key, (512, 768), 400_000, {SPACE.name: levels}, uris=(f"/photos/{number}.jpg",))
 
 
 def record(number: int) -> Record:
@@ -66,18 +71,20 @@ def batch(first: int, size: int = BATCH) -> list[Record]:
 def child(path: str, first: int) -> None:
     """Write until killed. Each report is one line, written only when `put` has returned."""
     print("ready", flush=True)
-    with open_store(path, "w", "ns-1", LEVELS) as store:
+    commits.GRACE = 0.0  # so that kills meet the removal of merged files too
+    with open_store(path, "w") as store:
+        store.declare(SPACE)
         for turn in range(1_000_000):
             store.put(batch(first + turn * BATCH))
             print(first + (turn + 1) * BATCH - 1, flush=True)
-            if turn % 16 == 15:
+            if turn % 64 == 63:
                 store.compact(rows_per_fragment=256)
 
 
 def check(found: Record) -> str | None:
     """None when a stored record has the very bytes that were put."""
     number = NUMBERS.get(found.key, -1)
-    return None if number >= 0 and record(number).packet == found.packet else "bytes differ"
+    return None if number >= 0 and record(number).spaces == found.spaces else "bytes differ"
 
 
 NUMBERS: dict[str, int] = {}
@@ -85,9 +92,7 @@ NUMBERS: dict[str, int] = {}
 
 def compare(store: LanceStore, count: int) -> tuple[int, int]:
     """Records among the first `count` that are missing or have other bytes; keys stored twice."""
-    NUMBERS.update(
-        {key_of(number): number for number in range(count + 10_000)} if len(NUMBERS) < count else {}
-    )
+    NUMBERS.update({key_of(number): number for number in range(count + 10_000)} if len(NUMBERS) < count else {})
     report = store.verify(check)
     keys = set(store.keys()) - set(report.bad)
     return sum(key_of(number) not in keys for number in range(count)), len(report.duplicates)
@@ -125,7 +130,8 @@ def run_kills(folder: Path, kills: int, seed: int) -> dict[str, object]:
         except StoreError as error:
             print(f"unopenable: {error}")
             totals["unopenable"] += 1
-    with open_store(path, "w", "ns-1", LEVELS) as store:
+    with open_store(path, "w") as store:
+        store.declare(SPACE)
         store.put(batch(reported + 1))
         missing, doubled = compare(store, reported + 1 + BATCH)
         orphans = len(store.verify(check).orphans)
@@ -166,9 +172,7 @@ def last_commit_files(path: Path) -> list[Path]:
     number = journal.numbers(path)[0]
     commit = journal.read_commit(path, number)
     assert commit
-    transactions = [
-        max((path / name / "_transactions").iterdir(), key=read_version) for name in list(commit.rows)[:2]
-    ]
+    transactions = [max((path / name / "_transactions").iterdir(), key=read_version) for name in list(commit.rows)[:2]]
     return [journal.commit_path(path, number), *(path / mark.path for mark in commit.marks), *transactions]
 
 
@@ -178,7 +182,8 @@ def read_version(transaction: Path) -> int:
 
 def run_faults(folder: Path, faults: int, seed: int) -> dict[str, object]:
     origin = folder / "origin.lance"
-    with open_store(origin, "w", "ns-1", LEVELS) as store:
+    with open_store(origin, "w") as store:
+        store.declare(SPACE)
         for first in range(0, 6 * BATCH, BATCH):
             store.put(batch(first))
     chance = random.Random(seed)
@@ -232,9 +237,7 @@ def run_full(folder: Path, faults: int, seed: int) -> dict[str, object]:
     for _ in range(faults):
         size = chance.randint(3_000, 12_000)
         mount = ["mount", "-t", "tmpfs", "-o", f"size={size}k", "tmpfs", str(disk)]
-        mounted = (
-            os.geteuid() == 0 and subprocess.run(mount, check=False, capture_output=True).returncode == 0
-        )
+        mounted = os.geteuid() == 0 and subprocess.run(mount, check=False, capture_output=True).returncode == 0
         try:
             totals["real small disk" if mounted else "file size limit"] += 1
             totals.update(fill_disk(disk / "full.lance", mounted, size, chance))
@@ -250,7 +253,8 @@ def run_full(folder: Path, faults: int, seed: int) -> dict[str, object]:
 def fill_disk(path: Path, mounted: bool, size: int, chance: random.Random) -> Counter[str]:
     totals = Counter({"faults": 1})
     stored = 0
-    store = open_store(path, "w", "ns-1", LEVELS)
+    store = open_store(path, "w")
+    store.declare(SPACE)
     # half of the time the store may not ask the disk first, so that Lance itself runs out in mid-write
     import chiasm.store.lance_store as module
 
@@ -259,9 +263,7 @@ def fill_disk(path: Path, mounted: bool, size: int, chance: random.Random) -> Co
         module.require_space = lambda root, needed, doing: None
     try:
         if not mounted:
-            resource.setrlimit(
-                resource.RLIMIT_FSIZE, (chance.randint(10_000, 400_000), resource.RLIM_INFINITY)
-            )
+            resource.setrlimit(resource.RLIMIT_FSIZE, (chance.randint(10_000, 400_000), resource.RLIM_INFINITY))
         while stored < 400:
             store.put(batch(stored, 1 + stored % BATCH))
             stored = len(store)

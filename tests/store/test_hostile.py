@@ -1,4 +1,4 @@
-"""A store may come from a stranger: nothing in it reaches a file outside of it, and nothing in it is read without end."""
+"""A store may come from a stranger: nothing in it reaches a file outside, and nothing is read without end."""
 
 from __future__ import annotations
 
@@ -52,11 +52,8 @@ def test_a_link_inside_a_store_is_never_followed(path, fill, made, treasure, nam
         place.unlink()
     place.symlink_to(target)
     for mode in ("w", "r") if name != "writer.lock" else ("w",):
-        with pytest.raises(StoreError, match=r"link|wanted inside a store"), open_store(path, mode) as store:
-            store.put([made.record(9)])
-            store.put_table("ab" * 32, b"x")
-            list(store.scan())
-            store.failures()
+        with pytest.raises(StoreError, match=r"link|wanted inside a store"):
+            open_store(path, mode)
 
 
 def test_data_files_and_level_tables_that_are_links_are_refused(path, fill, treasure):

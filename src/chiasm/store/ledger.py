@@ -47,6 +47,8 @@ class Ledger:
 
     def faults(self, uris: Sequence[str]) -> dict[str, Fault]:
         """uri -> its failure, of those that stand."""
+        if not self._now.commit.rows["errors"]:
+            return {}
         return {one.uri: one for one in faults_of(self._now.table("errors").find("uri", uris, ERRORS.names[:-1]))}
 
     def known(self, stats: Mapping[str, Stat]) -> dict[str, str]:

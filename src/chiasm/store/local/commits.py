@@ -72,7 +72,7 @@ def sealed(now: Snapshot, frame: Commit, done: Mapping[str, Changed]) -> Commit:
         retired += [f"{name}/{file}" for file in changed.retired]
     number, moment = now.commit.number + 1, time.time()
     gone = [name for name in now.commit.versions if name not in frame.versions]
-    kept = tuple(one for one in now.commit.retired if (root / one.path).exists())
+    kept = tuple(one for one in now.commit.retired if not is_old(one) or (root / one.path).exists())
     return replace(
         frame,
         number=number,
@@ -135,8 +135,12 @@ def prune(root: Path, commit: Commit) -> None:
                     datasets.prune_versions(root / name, version)
         first = oldest.number if oldest else min(journal.numbers(root), default=0)
         for one in commit.retired:
-            if one.commit <= first and time.time() - one.time >= GRACE:
+            if one.commit <= first and is_old(one):
                 remove(root, one.path)
+
+
+def is_old(one: Retired) -> bool:
+    return time.time() - one.time >= GRACE
 
 
 def remove(root: Path, relative: str) -> None:

@@ -31,7 +31,10 @@ from chiasm.store.local.files import listing, require_real, sync_all, sync_file,
 NEWEST = 2**64 - 1  # Lance names manifests by this number minus the version, so that the newest sorts first
 SUFFIX = ".manifest"
 FILE = re.compile(r"[A-Za-z0-9_-]+\.[a-z]+")  # a data file's name; never a path
-CACHE = 32 << 20  # bytes of each of the two caches that the tables of a store share
+INDEX_CACHE = (
+    160 << 20
+)  # bytes; the tables of a store share it. Below the size of an index, look-ups of many keys thrash
+METADATA_CACHE = 32 << 20
 PARTS = ("data", "_versions", "_deletions", "_indices", "_transactions")
 MAX_FILE = 1 << 40  # bytes; one change is one fragment, however large
 
@@ -63,7 +66,7 @@ def create(folder: Path, schema: pa.Schema) -> Changed:
 
 def session() -> Session:
     """A cache for the tables of one store, bounded."""
-    return Session(index_cache_size_bytes=CACHE, metadata_cache_size_bytes=CACHE)
+    return Session(index_cache_size_bytes=INDEX_CACHE, metadata_cache_size_bytes=METADATA_CACHE)
 
 
 def open_version(folder: Path, version: int, shared: Session | None = None) -> lance.LanceDataset:

@@ -32,13 +32,18 @@ class Mark:
     crc: int
 
 
-def inside(root: Path, relative: str) -> Path:
-    """root / relative, proved to lie in the store. Raises StoreError for a path that leads out of it or is a link."""
+def plain_parts(root: Path, relative: str) -> tuple[str, ...]:
+    """The parts of a path below the store. Raises StoreError for one that could lead out of it."""
     parts = PurePosixPath(relative).parts
     if not parts or not all(PART.fullmatch(part) for part in parts):
         raise StoreError(f"{root}: {relative!r} is no path inside a store; the store was tampered with")
+    return parts
+
+
+def inside(root: Path, relative: str) -> Path:
+    """root / relative, proved to lie in the store. Raises StoreError for a path that leads out of it or is a link."""
     path = root
-    for part in parts:
+    for part in plain_parts(root, relative):
         path /= part
         if path.is_symlink():
             raise StoreError(f"{path}: a symbolic link inside a store is never followed; put the real file there")

@@ -24,7 +24,7 @@ CLOSED_ROWS = FAN**3
 CLOSED_BYTES = 32 << 20
 CLOSED = 3  # the tier of closed fragments
 WAITING = 16  # closed fragments that the tail may hold
-SEGMENTS = 8  # parts of an index; beyond, they become one
+SEGMENTS = 4  # parts of an index; beyond, they become one
 BATCH_BYTES = 8 << 20  # about what is in memory of a fragment while it is rewritten
 
 
@@ -79,7 +79,7 @@ def tidy(dataset: lance.LanceDataset, keys: Sequence[str]) -> Changed:
     tail = tail_of(dataset)
     if fragments := to_merge(tail):
         rows = sum(fragment.metadata.physical_rows for fragment in fragments)
-        batch = max(1, min(4096, BATCH_BYTES * rows // max(1, sum(map(size, fragments)))))
+        batch = max(1, min(65_536, BATCH_BYTES * rows // max(1, sum(map(size, fragments)))))
         changed = datasets.rewrite(dataset, fragments, batch)
         tail = tail_of(changed.dataset)
     if is_due(tail):

@@ -20,7 +20,7 @@ from typing import Any
 
 from chiasm.contracts import Level, Space
 from chiasm.errors import StoreError
-from chiasm.store.local.files import Mark, inside, read_whole, sync_folder, write_durably
+from chiasm.store.local.files import Mark, plain_parts, read_whole, sync_folder, write_durably
 from chiasm.store.names import check_space
 
 KEPT = 8  # commits that can be fallen back to
@@ -108,7 +108,7 @@ def parse(root: Path, body: Any) -> Commit:
     ):
         raise ValueError("the tables are not those of the levels")
     for path in (*(one.path for one in marks), *(one.path for one in retired)):
-        inside(root, path)
+        plain_parts(root, path)  # links are looked for when the file is used
     return Commit(whole(body["number"]), versions, rows, spaces, levels, marks, retired)
 
 

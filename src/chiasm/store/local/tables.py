@@ -8,14 +8,17 @@ from pathlib import Path
 
 import lance
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from chiasm.errors import StoreError
 from chiasm.store.local import datasets
 from chiasm.store.local.files import guarded
+from chiasm.store.local.growth import tail_of
 from chiasm.store.local.journal import Commit
 from chiasm.store.names import quoted
 
-AT_ONCE = 2048  # values in one look-up
+AT_ONCE = 4096  # values that an index is asked for at once
+Tails = dict[tuple[int, str, str], pa.Table]  # fragment, its deletions, column -> keys and row ids
 
 
 class StoreWarning(UserWarning):
@@ -23,22 +26,82 @@ class StoreWarning(UserWarning):
 
 
 class Table:
-    """One table as of one commit. Look-ups use its index; rows that no index covers yet are few, and are scanned."""
+    """One table as of one commit, read by key.
 
-    def __init__(self, root: Path, name: str, dataset: lance.LanceDataset) -> None:
+    Look-ups ask the index for the rows that it covers. The others, the tail, are few: their keys are read once and
+    compared in memory.
+    """
+
+    def __init__(self, root: Path, name: str, dataset: lance.LanceDataset, tails: Tails | None = None) -> None:
         self.name = name
         self.dataset = dataset
+        self.tails: Tails = {} if tails is None else tails
         self._root = root
         self._sound: list[lance.LanceFragment] | None = None  # None: no damage was met yet
+        self._tail: list[lance.LanceFragment] | None = None  # None: not looked at yet
+        self._indexed = False  # whether an index covers any row
 
     def find(self, column: str, values: Sequence[str], columns: Sequence[str], row_ids: bool = False) -> pa.Table:
-        """The rows whose `column` is one of `values`, in no order."""
-        parts = []
-        for start in range(0, max(1, len(values)), AT_ONCE):
-            some = values[start : start + AT_ONCE]
-            wanted = f"{column} IN ({', '.join(map(quoted, some))})" if some else "false"
-            parts.append(self.where(wanted, columns, row_ids))
-        return pa.concat_tables(parts)
+        """The rows whose `column`, one that is indexed, is one of `values`; in no order."""
+        if self._sound is None:
+            try:
+                with guarded(f"reading {self.name}", self._root):
+                    return self._find(column, values, columns, row_ids)
+            except StoreError:
+                self._sound = self._sound_fragments()
+                if self._sound is None:
+                    raise
+        wanted = f"{column} IN ({', '.join(map(quoted, values))})" if values else "false"
+        return self.where(wanted, columns, row_ids)
+
+    def _find(self, column: str, values: Sequence[str], columns: Sequence[str], row_ids: bool) -> pa.Table:
+        names = [*columns, "_rowid"] if row_ids else list(columns)
+        parts = [self._of_tail(column, values, columns).select(names)]
+        if self._has_index():
+            for start in range(0, len(values), AT_ONCE):
+                some = ", ".join(map(quoted, values[start : start + AT_ONCE]))
+                found = self.dataset.scanner(
+                    columns=list(columns), filter=f"{column} IN ({some})", with_row_id=True, fast_search=True
+                )
+                parts.append(found.to_table().select(names))
+        return pa.concat_tables(parts, promote_options="permissive")
+
+    def _of_tail(self, column: str, values: Sequence[str], columns: Sequence[str]) -> pa.Table:
+        """The rows of the tail, with `_rowid`."""
+        parts = [self._tail_keys(fragment, column) for fragment in self._tail_fragments()]
+        keys = pa.concat_tables(parts) if parts else self._empty([column])
+        keys = keys.filter(pc.is_in(keys[column], value_set=pa.array(values, pa.string())))
+        if list(columns) == [column]:
+            return keys
+        if not keys.num_rows:
+            return self._empty(columns)
+        rows = self.dataset._take_rows(keys["_rowid"].to_pylist(), columns=list(columns))
+        return rows.append_column("_rowid", keys["_rowid"])
+
+    def _empty(self, columns: Sequence[str]) -> pa.Table:
+        fields = [self.dataset.schema.field(name) for name in columns]
+        return pa.schema([*fields, pa.field("_rowid", pa.uint64())]).empty_table()
+
+    def _tail_fragments(self) -> list[lance.LanceFragment]:
+        if self._tail is None:
+            self._tail = tail_of(self.dataset)
+            self._indexed = len(self._tail) < len(self.dataset.get_fragments())
+            alive = {tail_id(fragment) for fragment in self._tail}
+            for old in [key for key in list(self.tails) if key[:2] not in alive]:
+                self.tails.pop(old, None)
+        return self._tail
+
+    def _has_index(self) -> bool:
+        self._tail_fragments()
+        return self._indexed
+
+    def _tail_keys(self, fragment: lance.LanceFragment, column: str) -> pa.Table:
+        """One column of a fragment, and `_rowid`; read once, also for later commits that have the fragment."""
+        key = (*tail_id(fragment), column)
+        if key not in self.tails:
+            scanner = self.dataset.scanner(columns=[column], fragments=[fragment], with_row_id=True)
+            self.tails[key] = scanner.to_table()
+        return self.tails[key]
 
     def where(self, wanted: str, columns: Sequence[str], row_ids: bool = False, limit: int | None = None) -> pa.Table:
         """The rows that a filter of our own keeps. A damaged file hides its own rows only, with a warning."""
@@ -50,13 +113,8 @@ class Table:
                 if self._sound is None:
                     raise
         if not self._sound:
-            return pa.schema(
-                [self._field(name) for name in columns] + [pa.field("_rowid", pa.uint64())] * row_ids
-            ).empty_table()
+            return self._empty(columns) if row_ids else self._empty(columns).drop_columns(["_rowid"])
         return self._scan(wanted, columns, row_ids, limit, self._sound)
-
-    def _field(self, name: str) -> pa.Field:
-        return self.dataset.schema.field(name)
 
     def _scan(
         self,
@@ -126,6 +184,12 @@ class Table:
             self._sound = self._sound_fragments()
 
 
+def tail_id(fragment: lance.LanceFragment) -> tuple[int, str]:
+    """What tells the rows of a fragment from those of any other, and from its own before a deletion."""
+    deletions = fragment.metadata.deletion_file
+    return fragment.fragment_id, "" if deletions is None else str(deletions.path(fragment.fragment_id))
+
+
 class Snapshot:
     """The tables of one commit, each opened when it is first read."""
 
@@ -153,5 +217,7 @@ class Snapshot:
         later = Snapshot(self.root, commit)
         later._session = self._session
         later._tables = {name: table for name, table in self._tables.items() if name in commit.versions}
-        later._tables |= {name: Table(self.root, name, dataset) for name, dataset in changed.items()}
+        for name, dataset in changed.items():
+            old = self._tables.get(name)
+            later._tables[name] = Table(self.root, name, dataset, old.tails if old else None)
         return later
