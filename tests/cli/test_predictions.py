@@ -12,7 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from chiasm.cli.answers import THUMB, ContactSheet, answer_file, palette, sheet_row
+from chiasm.cli.answers import answer_file, palette
+from chiasm.cli.sheets import GAP, LINE, THUMB, ContactSheet, sheet_row
 from chiasm.cli.training import NETWORKS, OWN_KINDS
 from chiasm.contracts import TaskSpec
 from chiasm.encoders.ns import NS
@@ -80,7 +81,7 @@ def test_every_picture_gets_a_file_for_each_task_and_all_are_on_one_sheet(call, 
     with Image.open(out / f"{stem}.edges.png") as image:
         np.testing.assert_allclose(np.array(image) / 255.0, held["edges"], atol=0.01)
     with Image.open(out / "contact-sheet.png") as image:
-        assert image.height == 3 * THUMB + 2 * 4
+        assert image.height == 3 * (THUMB + GAP) + 2 * LINE  # titles above, classes below
 
 
 def test_a_large_picture_is_answered_at_its_own_size(call, place, tmp_path):
@@ -229,7 +230,11 @@ def test_depth_far_away_takes_a_coarser_scale():
 def test_a_sheet_shows_rows_of_one_height():
     sheet = ContactSheet()
     assert sheet.file() is None
-    answer = Answer(SPECS[3], np.zeros((8, 8), np.float32))
-    sheet.rows += [sheet_row(np.zeros((size, size, 3), np.uint8), [answer]) for size in (8, 900)]
+    answers = [Answer(SPECS[3], np.zeros((8, 8), np.float32)), Answer(SPECS[0], np.full((8, 8), 2, np.uint8))]
+    answers.append(Answer(SPECS[1], np.linspace(1, 5, 64, dtype=np.float32).reshape(8, 8)))
+    sheet.rows += [sheet_row(np.zeros((size, size, 3), np.uint8), answers) for size in (8, 900)]
+    assert sheet.rows[0].titles == ("picture", "edges", "semantics", "depth")
+    assert sheet.rows[0].classes == {((0, 128, 0), "tree")}
     with Image.open(io.BytesIO(sheet.file())) as image:
-        assert image.size == (2 * THUMB + 4, 2 * THUMB + 4)
+        assert image.size == (4 * THUMB + 3 * GAP, 2 * (THUMB + GAP) + 2 * LINE)  # titles above, one class below
+        assert image.getpixel((4, image.height - LINE // 2)) == (0, 128, 0)

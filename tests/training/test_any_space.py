@@ -74,7 +74,8 @@ def recipe_of(place, task: TaskSpec, view: View, network: str, reads: Sequence[s
     if task.kind == "label":
         labels = {key: int(i >= COUNT // 2) for i, key in enumerate(pictures)}
     items = [Item(key, key, label, SIZE) for key, label in labels.items()]
-    config = HeadConfig(steps=80, batch=4, height=112, width=112, warmup=2, rate=2e-2, decay=0.9)
+    rate = 5e-3 if network == "convolutional" else 1e-3
+    config = HeadConfig(steps=80, batch=4, height=112, width=112, warmup=2, rate=rate, decay=0.9)
     return HeadRecipe.load(config, stored_for(head, MeansReader(pictures, view), SPACE, items), head)
 
 

@@ -1,11 +1,10 @@
-"""Files that `predict` writes: one for each answer, with what its numbers mean inside it, and one contact sheet."""
+"""Files that `predict` writes for each answer, with what its numbers mean inside it."""
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
 
 MILLIMETRE = 0.001
 MOST = 65_535
-THUMB = 160  # pixels: height of a picture on the contact sheet
-SHOWN = 40  # pictures on it, at most
 RUNS = 3  # zlib's Z_RLE: five times as fast as its default on filtered maps, and some 3 % larger
 
 _File = tuple["Image.Image", dict[str, str], dict[str, int]]
@@ -142,47 +139,3 @@ RENDERINGS: Mapping[str, Callable[[Answer], np.ndarray]] = {
     "grey": lambda answer: np.rint(answer.values * 255.0).astype(np.uint8),
     "picture": lambda answer: answer.values,
 }
-
-
-def sheet_row(picture: np.ndarray | None, answers: Sequence[Answer]) -> list[Image.Image]:
-    """One row of a contact sheet. picture: uint8 H x W x 3, of any size. Answers that are no maps are left out."""
-    maps = [shown(_coarse(answer)) for answer in answers if answer.values.ndim > 1]
-    return [_thumb(x) for x in ([] if picture is None else [picture]) + maps]
-
-
-class ContactSheet:
-    """The first pictures beside what was read from them, one row each, small."""
-
-    def __init__(self) -> None:
-        self.rows: list[list[Image.Image]] = []
-
-    def file(self) -> bytes | None:
-        """The sheet as a PNG file; None for no picture."""
-        from PIL import Image
-
-        if not self.rows:
-            return None
-        gap = 4
-        widths = [max(row[i].width for row in self.rows) for i in range(len(self.rows[0]))]
-        size = (sum(widths) + gap * (len(widths) - 1), (THUMB + gap) * len(self.rows) - gap)
-        sheet = Image.new("RGB", size, "white")
-        for line, row in enumerate(self.rows):
-            for i, thumb in enumerate(row):
-                sheet.paste(thumb, (sum(widths[:i]) + gap * i, (THUMB + gap) * line))
-        file = io.BytesIO()
-        sheet.save(file, format="PNG", compress_level=3)
-        return file.getvalue()
-
-
-def _coarse(answer: Answer) -> Answer:
-    """Every n-th place: colouring then costs what a thumbnail costs, not what the picture does."""
-    step = max(1, min(answer.values.shape[:2]) // (2 * THUMB))
-    return replace(answer, values=answer.values[::step, ::step])
-
-
-def _thumb(pixels: np.ndarray) -> Image.Image:
-    from PIL import Image
-
-    image = Image.fromarray(pixels).convert("RGB")
-    width = min(4 * THUMB, max(1, round(image.width * THUMB / image.height)))
-    return image.resize((width, THUMB), Image.Resampling.BOX)

@@ -21,9 +21,7 @@ from chiasm.cli.terminal import Terminal
 from chiasm.errors import ChiasmError
 
 if TYPE_CHECKING:
-    from PIL import Image
-
-    from chiasm.cli.answers import ContactSheet
+    from chiasm.cli.sheets import ContactSheet, Row
     from chiasm.flow.pipeline import Pipeline
     from chiasm.heads.answers import Answer
 
@@ -79,7 +77,7 @@ def predict(
     No picture is read again. Each file is called after its source, the first digits of its key, and the
     task: holiday-1a2b3c4d.depth.png; contact-sheet.png shows them side by side. --format is that of pictures (denoise).
     """
-    from chiasm.cli.answers import ContactSheet
+    from chiasm.cli.sheets import ContactSheet
     from chiasm.models import head_of
 
     if not tasks and head is None:
@@ -99,7 +97,7 @@ class _Done:
 
     files: dict[Path, int]
     labels: dict[str, tuple[str, str]]
-    row: list[Image.Image]
+    row: Row | None
 
 
 @dataclass
@@ -115,7 +113,7 @@ class _Job:
 
     def run(self, names: Mapping[str, str], sheet: ContactSheet) -> int:
         """Write everything, names: key -> beginning of its files' names; how many pictures failed."""
-        from chiasm.cli.answers import SHOWN
+        from chiasm.cli.sheets import SHOWN
 
         failed = 0
         tables: dict[str, list[tuple[str, ...]]] = {}
@@ -133,7 +131,7 @@ class _Job:
                     continue
                 for task, label in done.labels.items():
                     tables.setdefault(task, []).append((key, name, *label))
-                if done.row:
+                if done.row is not None:
                     sheet.rows.append(done.row)
                 bar.advance(sum(done.files.values()))
                 written = [str(path) for path in done.files]
@@ -146,10 +144,11 @@ class _Job:
 
     def _picture(self, key: str, name: str, shown: bool) -> _Done:
         """Answer one picture and write its files."""
-        from chiasm.cli.answers import answer_file, sheet_row
+        from chiasm.cli.answers import answer_file
+        from chiasm.cli.sheets import sheet_row
 
         answers = list(self.answered(key).values())
-        done = _Done({}, {}, [])
+        done = _Done({}, {}, None)
         for answer in answers:
             if answer.task.kind == "label":
                 best = int(answer.values.argmax())
