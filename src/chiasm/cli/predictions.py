@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from chiasm import durable
 from chiasm.cli import options
 from chiasm.cli.group import SOME_FAILED
-from chiasm.cli.outputs import file_names, write_whole
+from chiasm.cli.outputs import file_names
 from chiasm.cli.pictures import MODEL, picture_format
 from chiasm.cli.terminal import Terminal
 from chiasm.errors import ChiasmError
@@ -117,7 +118,7 @@ class _Job:
                     terminal.say(f"{name}: {error}")
                     continue
                 for file, data in files.items():
-                    write_whole(self.out / file, data)
+                    durable.write(self.out / file, data)
                 bar.advance(sum(map(len, files.values())))
                 written = [str(self.out / file) for file in files]
                 terminal.event("picture", {"key": key, "outcome": "written", "files": written})
@@ -152,11 +153,11 @@ class _Job:
     def _finish(self, sheet: ContactSheet) -> None:
         """What is written once for all pictures."""
         if data := sheet.file():
-            write_whole(self.out / "contact-sheet.png", data)
+            durable.write(self.out / "contact-sheet.png", data)
         if self.classes:
             file = io.StringIO()
             csv.writer(file).writerows([("key", "picture", "class", "probability"), *self.classes])
-            write_whole(self.out / "classes.csv", file.getvalue().encode())
+            durable.write(self.out / "classes.csv", file.getvalue().encode())
 
 
 def _packed(answers: Mapping[str, Answer]) -> bytes:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from chiasm import durable
 from chiasm.cli import options
 from chiasm.cli.group import VerbGroup
 from chiasm.cli.pictures import MODEL
@@ -273,7 +274,6 @@ def train_head(
     that the same command goes on. Then: `chiasm predict STORE --head OUT --out FOLDER`.
     """
     from chiasm import models
-    from chiasm.cli.outputs import write_whole
     from chiasm.flow.pipeline import Pipeline
     from chiasm.heads.saved import write_head
     from chiasm.training.recipes.head import HeadConfig, HeadRecipe, class_names, fresh_head, spec_of
@@ -290,7 +290,7 @@ def train_head(
         recipe = HeadRecipe.load(resolved, stored, head)
         terminal.say(f"{len(items)} of {len(pipeline.keys())} stored pictures have a label")
         scores = recipe.evaluate(_run(terminal, recipe, Path(f"{out}.run"), device, 1), out, resolved.steps)
-    write_whole(out, write_head(head.cpu()))
+    durable.write(out, write_head(head.cpu()))
     terminal.event("summary", {"out": out, "steps": resolved.steps, "pictures": len(items), "scores": scores})
     told = ", ".join(f"{name} {value:g}" for name, value in scores.items())
     terminal.show(f"{out}: {resolved.steps} steps on {len(recipe.training)} pictures; held out: {told or 'no label'}")
