@@ -11,9 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from chiasm.cli.answers import SHOWN, THUMB, ContactSheet, answer_file, palette
+from chiasm.cli.answers import SHOWN, THUMB, ContactSheet, answer_file
 from chiasm.cli.training import OWN_TASKS
 from chiasm.contracts import TaskSpec
+from chiasm.datasets.vocabulary import palette
 from chiasm.encoders.ns import NS
 from chiasm.geometry.pinhole import VIEW
 from chiasm.heads.answers import Answer
