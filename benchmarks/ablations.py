@@ -22,6 +22,7 @@ from torch import Tensor
 import workbench
 from chiasm import models
 from chiasm.contracts import Features
+from chiasm.datasets import synthetic_raw
 from chiasm.encoders.ns import SpaceEncoder
 from chiasm.evaluation.meters.distances import distance, relative, spread
 from chiasm.evaluation.meters.metrics import psnr, quantised
@@ -30,7 +31,6 @@ from chiasm.evaluation.protocols.pictures import Picture, read_folder
 from chiasm.evaluation.protocols.raw import BORDER, CLEAN, cases
 from chiasm.features.plane import double
 from chiasm.flow.pipeline import Pipeline
-from chiasm.images.raw import sensor
 
 INNER = (..., slice(BORDER, -BORDER), slice(BORDER, -BORDER))
 
@@ -42,7 +42,7 @@ def raw_encoder(weights: Path) -> SpaceEncoder:
 
 
 def raw_scores(
-    pipeline: Pipeline, encode_raw: Callable[[sensor.Synthetic], Features], pictures: Sequence[Picture]
+    pipeline: Pipeline, encode_raw: Callable[[synthetic_raw.Synthetic], Features], pictures: Sequence[Picture]
 ) -> dict[str, dict[str, float]]:
     """Noise -> PSNR, and alignment of each level."""
     encode, decode = pipeline.encode_pixels, pipeline.drawing
@@ -66,7 +66,7 @@ def level_amplitudes(encoder: SpaceEncoder, pixels: Tensor) -> Features:
     return {"context": context, "detail": double(context) + finer}
 
 
-def seen_by(encoder: SpaceEncoder, told: bool, made: sensor.Synthetic) -> Features:
+def seen_by(encoder: SpaceEncoder, told: bool, made: synthetic_raw.Synthetic) -> Features:
     return encoder(made.mosaic, made.condition if told else None)
 
 

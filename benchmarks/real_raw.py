@@ -24,12 +24,13 @@ from torch import Tensor
 
 import workbench
 from chiasm.contracts import Sensor
+from chiasm.datasets import synthetic_raw
+from chiasm.datasets.pinned_sensors import pinned
 from chiasm.evaluation.baselines.demosaicing import METHODS, drawn
 from chiasm.evaluation.meters.distances import distance
 from chiasm.evaluation.meters.metrics import psnr, quantised
 from chiasm.flow.pipeline import Pipeline
 from chiasm.images.raw import sensor
-from chiasm.images.raw.pinned import pinned
 
 IDENTITY = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
 WHITE = 99.5  # percentile of a picture's balanced values that becomes white: the set does not say its exposure
@@ -63,7 +64,7 @@ def read(path: Path) -> tuple[Tensor, Sensor]:
     red, green, blue = json.loads(path.with_name(f"{path.stem}_metadata.json").read_text())["illuminant_color_raw"]
     linear = torch.from_numpy(png16(path).astype(np.float32)).permute(2, 0, 1)[None]
     one = replace(pinned().sensors[0], gains=(green / red, 1.0, green / blue), matrix=IDENTITY, camera=path.stem)
-    camera = sensor.balanced(linear, sensor.gains_of([one]))
+    camera = synthetic_raw.balanced(linear, sensor.gains_of([one]))
     camera = camera / float(np.percentile(camera.numpy(), WHITE))
     height, width = (side // 4 * 4 for side in camera.shape[-2:])
     return camera[..., :height, :width].contiguous(), one
@@ -83,8 +84,8 @@ def main() -> None:
     seen = []
     for path in sorted(options.data.glob("*.png")):
         camera, one = read(path)
-        mosaic, matrix = sensor.mosaic(camera), sensor.matrices([one])
-        target = sensor.develop(camera, matrix)
+        mosaic, matrix = synthetic_raw.mosaic(camera), sensor.matrices([one])
+        target = synthetic_raw.develop(camera, matrix)
         features, wanted = pipeline.encode_raw(mosaic, sensor.condition([one])), encode(target)
         seen.append(wanted)
         shown = {"ours": decode(features), "ceiling": decode(wanted)}

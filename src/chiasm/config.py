@@ -21,6 +21,9 @@ from chiasm.errors import ConfigError, nearest
 
 T = TypeVar("T")
 
+_LETTERS = 100  # of a value in an error
+_INTEGERS = 2**63  # TOML's have 64 bits; Python's would go on
+
 
 @dataclass(frozen=True)
 class Range:
@@ -88,19 +91,22 @@ def _from_file(path: Path) -> dict[str, object]:
         raise ConfigError(f"{path} cannot be read ({error.strerror}); check the path") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} must be TOML in UTF-8, got other bytes; save it as UTF-8") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} must be TOML: {error}") from error
+    except (ValueError, RecursionError) as error:  # also numbers of thousands of digits, and lists in lists in lists
+        raise ConfigError(f"{path} must be TOML: {_short(str(error))}") from error
 
 
 def _from_text(override: str, kinds: Mapping[str, object]) -> tuple[str, object]:
     key, equals, text = override.partition("=")
     key, text = key.strip(), text.strip()
     if not equals or not key or not text:
-        raise ConfigError(f"expected key=value, got {override!r}")
+        raise ConfigError(f"expected key=value, got {_short(repr(override))}")
     try:
         value: object = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text
+    except (ValueError, RecursionError) as error:
+        why = "a number of fewer digits" if isinstance(error, ValueError) else "fewer brackets"
+        raise ConfigError(f"{key}: expected {why}, got {_short(text)}") from error
     if not isinstance(value, str) and _only_text(kinds.get(key)):
         value = text
     return key, value
@@ -118,8 +124,20 @@ def _checked(key: str, value: object, kind: object) -> object:
     """The value as the annotation wants it. Raises ConfigError naming the key, the value and what was expected."""
     fits, converted = _converted(value, kind)
     if not fits:
-        raise ConfigError(f"{key}: expected {_words(kind)}, got {value!r}")
+        raise ConfigError(f"{key}: expected {_words(kind)}, got {_short(_repr(value))}")
     return converted
+
+
+def _repr(value: object) -> str:
+    try:
+        return repr(value)
+    except ValueError:  # an integer of thousands of digits, written in another base
+        return "a number of thousands of digits"
+
+
+def _short(text: str) -> str:
+    """At most 100 letters of what came, so that an error stays a sentence."""
+    return text if len(text) <= _LETTERS else f"{text[: _LETTERS - 3]}..."
 
 
 def _converted(value: object, kind: object) -> tuple[bool, object]:
@@ -137,6 +155,8 @@ def _converted(value: object, kind: object) -> tuple[bool, object]:
 
 
 def _plain(value: object, kind: object) -> tuple[bool, object]:
+    if isinstance(value, int) and abs(value) >= _INTEGERS:
+        return False, value
     if kind is float:
         good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
         return good, float(value) if good else value  # type: ignore[arg-type]

@@ -12,10 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
-from chiasm.cli.answers import answer_file, palette
+from chiasm.cli.answers import answer_file
 from chiasm.cli.sheets import GAP, LINE, THUMB, ContactSheet, sheet_row
 from chiasm.cli.training import NETWORKS, OWN_KINDS
 from chiasm.contracts import TaskSpec
+from chiasm.datasets.vocabulary import palette
 from chiasm.encoders.ns import NS
 from chiasm.geometry.pinhole import VIEW
 from chiasm.heads.answers import Answer

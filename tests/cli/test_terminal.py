@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from chiasm.cli.outputs import file_names, picture_file, write_whole
+from chiasm import durable
+from chiasm.cli.outputs import file_names, picture_file
 from chiasm.cli.terminal import Terminal, clean, columns, size_words
 from chiasm.errors import ImageError
 
@@ -53,8 +54,8 @@ def test_columns_and_sizes_are_for_people():
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "new" / "x.bin"
-    write_whole(path, b"one")
-    write_whole(path, b"two")
+    durable.write(path, b"one")
+    durable.write(path, b"two")
     assert path.read_bytes() == b"two"
 
     def fail(self, target):
@@ -62,7 +63,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "replace", fail)
     with pytest.raises(OSError, match="No space"):
-        write_whole(path, b"three")
+        durable.write(path, b"three")
     assert path.read_bytes() == b"two"
     assert list(path.parent.iterdir()) == [path]
 

@@ -145,3 +145,17 @@ def test_the_recipe_space_loads_key_by_key():
 def test_config_needs_neither_torch_nor_numpy():
     code = "import sys, chiasm.config; print(sorted({'torch', 'numpy', 'lance'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize("value", ["9" * 5000, "[" * 5000, "0x" + "f" * 5000, "[" * 500 + "]" * 500, "x" * 5000])
+def test_a_monstrous_value_gets_one_short_sentence(value, tmp_path):
+    for key in ("steps", "sizes", "rate"):
+        with pytest.raises(ConfigError) as caught:
+            load(Example, None, [f"{key}={value}"])
+        assert len(str(caught.value)) < 300
+        assert "\n" not in str(caught.value)
+    file = tmp_path / "monstrous.toml"
+    file.write_text(f"steps = {value}\n")
+    with pytest.raises(ConfigError) as caught:
+        load(Example, file)
+    assert len(str(caught.value)) < 300 + len(str(file))

@@ -8,7 +8,7 @@ import torch
 from chiasm.encoders.ns import CHANNELS, NS, RECEPTIVE_FIELD, UNKNOWN, SpaceEncoder, tone
 from chiasm.features.layout import Window
 from chiasm.features.plane import double
-from chiasm.images.raw.sensor import to_srgb
+from chiasm.images.srgb import to_srgb
 
 
 @pytest.fixture(params=["rgb", "raw"])

@@ -7,9 +7,10 @@ import sys
 import pytest
 import torch
 
+from chiasm.datasets.pinned_sensors import pinned
+from chiasm.datasets.synthetic_raw import unprocess
 from chiasm.errors import MissingExtraError, ShapeError
-from chiasm.images.raw.pinned import pinned
-from chiasm.images.raw.sensor import gains_of, matrices, unprocess
+from chiasm.images.raw.sensor import gains_of, matrices
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ from chiasm.evaluation.protocols.dense import (
     ways_of,
 )
 from chiasm.evaluation.reports.files import write_dense
-from chiasm.evaluation.reports.sheets import coloured, palette, sheet
+from chiasm.evaluation.reports.sheets import coloured, sheet
 from chiasm.features.layout import pad, padded
 
 SIZE = (60, 80)
@@ -201,7 +201,9 @@ def test_colours():
     assert coloured("probability", torch.ones(1, 1, 1))[0, 0].tolist() == [0, 0, 0]
     unknown = coloured("distance", torch.ones(1, 1, 1), torch.zeros(1, 1, dtype=torch.bool))
     assert unknown[0, 0].tolist() == [0.5, 0.5, 0.5]
-    assert len({tuple(colour) for colour in palette(39).round(2).tolist()}) == 39
+    classes = coloured("semantics", torch.arange(39).reshape(1, 1, 39))
+    assert (classes.min(), len({tuple(colour) for colour in classes[0].tolist()})) == (0.0, 39)
+    assert 0.5 < classes.max() <= 1.0
 
 
 def test_an_unknown_protocol_names_the_nearest(tmp_path):

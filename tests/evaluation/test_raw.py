@@ -6,11 +6,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from chiasm.datasets import synthetic_raw
+from chiasm.datasets.pinned_sensors import pinned
 from chiasm.evaluation.protocols.pictures import Picture
 from chiasm.evaluation.protocols.raw import CASES, CLEAN, RawSpace, cases, evaluate_raw
 from chiasm.evaluation.reports.files import write_raw
-from chiasm.images.raw import sensor
-from chiasm.images.raw.pinned import pinned
 
 pytest.importorskip("colour_demosaicing", reason="needs chiasm[evaluate]")
 
@@ -30,7 +30,7 @@ def bilinear_space(mosaic, condition):
     red, green, other, blue = F.pixel_unshuffle(mosaic, 2).unbind(1)
     cells = torch.stack([red, (green + other) / 2, blue], dim=1)
     matrix = condition[:, :9].reshape(-1, 3, 3)
-    return photograph_space(sensor.develop(F.interpolate(cells, scale_factor=2.0), matrix))
+    return photograph_space(synthetic_raw.develop(F.interpolate(cells, scale_factor=2.0), matrix))
 
 
 def drawn(features):

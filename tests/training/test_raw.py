@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from chiasm import models
+from chiasm.datasets import synthetic_raw
 from chiasm.datasets.pictures import PictureSet
+from chiasm.datasets.pinned_sensors import pinned
 from chiasm.encoders.ns import NS, SpaceEncoder
 from chiasm.heads.reconstruct import ReconstructHead
-from chiasm.images.raw import sensor
-from chiasm.images.raw.pinned import pinned
 from chiasm.training.recipes.raw import RawConfig, RawRecipe, Teacher, pairs_of, silent
 
 CPU = torch.device("cpu")
@@ -51,7 +51,7 @@ def test_it_starts_close_to_the_teacher(recipe):
     with torch.no_grad():
         clean = torch.from_numpy(waves(3)).permute(2, 0, 1)[None].float() / 255
         other = torch.from_numpy(waves(4)).permute(2, 0, 1)[None].float() / 255
-        made = sensor.unprocess(clean, [silent(pinned().sensors[0])])
+        made = synthetic_raw.unprocess(clean, [silent(pinned().sensors[0])])
         found = student(made.mosaic, made.condition)
         wanted, far = (recipe.teacher.encoder.parts(x) for x in (made.target, other))
     assert (found[0] - wanted[0]).abs().mean() < 0.25 * (far[0] - wanted[0]).abs().mean()

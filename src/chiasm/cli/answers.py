@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from chiasm.cli.outputs import picture_file
+from chiasm.datasets.vocabulary import palette
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -88,16 +89,6 @@ def _text(about: Mapping[str, str]) -> PngInfo:
     for key, value in about.items():
         held.add_text(f"chiasm:{key}", value)
     return held
-
-
-def palette(count: int) -> np.ndarray:
-    """`count` colours, uint8 count x 3, those of PASCAL VOC: the bits of an id dealt out to red, green and blue."""
-    ids = np.arange(count)
-    colours = np.zeros((count, 3), np.uint8)
-    for bit in range(8):
-        for channel in range(3):
-            colours[:, channel] |= (((ids >> (3 * bit + channel)) & 1) << (7 - bit)).astype(np.uint8)
-    return colours
 
 
 def shown(answer: Answer) -> np.ndarray:

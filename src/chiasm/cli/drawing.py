@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from chiasm import durable
 from chiasm.cli import options
 from chiasm.cli.group import SOME_FAILED
-from chiasm.cli.outputs import FORMATS, file_names, picture_file, write_whole
+from chiasm.cli.outputs import FORMATS, file_names, picture_file
 from chiasm.cli.terminal import Terminal, size_words
 from chiasm.errors import ChiasmError, PacketError
 
@@ -67,7 +68,7 @@ def _draw_all(
                 terminal.event("picture", {"key": key, "outcome": "failed", "message": str(error)})
                 terminal.say(f"{name}: {error}")
                 continue
-            write_whole(out / name, data)
+            durable.write(out / name, data)
             bar.advance(len(data))
             terminal.event("picture", {"key": key, "outcome": "written", "file": out / name})
     drawn = len(names) - failed
@@ -96,7 +97,7 @@ def pack(
     _require_other(photo, out)
     with terminal.progress("pack", 1) as bar, encoding.pipeline() as pipeline:
         data = pipeline.pack(photo, quality=quality, levels=levels or ())
-        write_whole(out, data)
+        durable.write(out, data)
         bar.advance(len(data))
     source = photo.stat().st_size
     terminal.event("summary", {"file": out, "bytes": len(data), "source_bytes": source, "quality": quality})
@@ -123,7 +124,7 @@ def unpack(terminal: Terminal, packet: Path, out: Path, levels: tuple[str, ...] 
     with terminal.progress("unpack", 1) as bar, Pipeline.load(options.MODEL) as pipeline:
         pixels = _unpacked(pipeline, packet, levels)
         data = picture_file(pixels, kind, str(packet))
-        write_whole(out, data)
+        durable.write(out, data)
         bar.advance(len(data))
     height, width = pixels.shape[:2]
     terminal.event("summary", {"file": out, "bytes": len(data), "height": height, "width": width})

@@ -1,10 +1,8 @@
-"""Files that verbs write: whole or not at all, under names that cannot collide."""
+"""Files that verbs write: their bytes, and names that cannot collide."""
 
 from __future__ import annotations
 
 import io
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,28 +19,6 @@ FORMATS: Mapping[str, Mapping[str, object]] = {
 }
 STEM_BYTES = 160  # of 255 that file systems take; the key and the suffix come after
 SHORTEST = 8  # digits of a key in a file name, more when two keys begin alike
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Replace `path` by a file with these bytes: a reader, or a kill at any moment, sees the old or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=".chiasm-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o666 & ~_umask())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def picture_file(pixels: np.ndarray, kind: str, name: str) -> bytes:

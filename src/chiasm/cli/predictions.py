@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from chiasm import durable
 from chiasm.cli import options
 from chiasm.cli.group import SOME_FAILED
-from chiasm.cli.outputs import file_names, write_whole
+from chiasm.cli.outputs import file_names
 from chiasm.cli.terminal import Terminal
 from chiasm.errors import ChiasmError
 
@@ -164,17 +165,17 @@ class _Job:
         return done
 
     def _write(self, done: _Done, name: str, data: bytes) -> None:
-        write_whole(self.out / name, data)
+        durable.write(self.out / name, data)
         done.files[self.out / name] = len(data)
 
     def _finish(self, sheet: ContactSheet, tables: Mapping[str, Sequence[tuple[str, ...]]]) -> None:
         """What is written once for all pictures."""
         if data := sheet.file():
-            write_whole(self.out / "contact-sheet.png", data)
+            durable.write(self.out / "contact-sheet.png", data)
         for task, rows in tables.items():
             file = io.StringIO()
             csv.writer(file).writerows([("key", "picture", "class", "probability"), *rows])
-            write_whole(self.out / f"{task}.csv", file.getvalue().encode())
+            durable.write(self.out / f"{task}.csv", file.getvalue().encode())
 
 
 def _in_order(

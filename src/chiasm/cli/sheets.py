@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from chiasm.cli.answers import palette, shown, span
+from chiasm.cli.answers import shown, span
+from chiasm.datasets.vocabulary import palette
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -34,7 +35,7 @@ class Row:
 
 
 def sheet_row(picture: np.ndarray | None, answers: Sequence[Answer]) -> Row:
-    """One row of a contact sheet. picture: uint8 H x W x 3, of any size; None: none. Answers that are no maps are left out.
+    """One row of a contact sheet. picture: uint8 H x W x 3, of any size, if any. Answers that are no maps are left out.
 
     Distances are written on their picture: near, which is bright, to far.
     """

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from chiasm import durable
 from chiasm.cli import options
 from chiasm.cli.group import VerbGroup
 from chiasm.cli.options import MODEL
@@ -289,7 +290,6 @@ def train_head(
     probabilities in grey; clean pictures for denoise; for a label a CSV file with lines `picture,class`. The run is
     kept in OUT.run, so that the same command goes on. Then: `chiasm predict STORE --head OUT --out FOLDER`.
     """
-    from chiasm.cli.outputs import write_whole
     from chiasm.heads.saved import write_head
     from chiasm.training.recipes.head import TASKS, HeadConfig, class_names, fresh_head, spec_of
     from chiasm.training.stored import items_of
@@ -303,7 +303,7 @@ def train_head(
         head = fresh_head(pipeline.space, spec, network, levels)
         recipe = _own_recipe(terminal, pipeline, head, items, resolved)
         scores = recipe.evaluate(_run(terminal, recipe, Path(f"{out}.run"), reading.device, 1), out, resolved.steps)
-    write_whole(out, write_head(head.cpu()))
+    durable.write(out, write_head(head.cpu()))
     _head_done(terminal, out, recipe, scores)
 
 

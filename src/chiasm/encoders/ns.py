@@ -27,6 +27,7 @@ from chiasm.errors import ShapeError
 from chiasm.features.alignment import COARSE, EDGES, FINER, Alignment
 from chiasm.features.plane import OPPONENT, split_filters
 from chiasm.images.raw.sensor import CONDITION
+from chiasm.images.srgb import to_srgb
 
 NS = Space("ns-1", (Level("context", 64, 4), Level("detail", 64, 2)), 4)
 CHANNELS: dict[Kind, int] = {"rgb": 3, "raw": 1}
@@ -91,9 +92,7 @@ class MosaicSplit(nn.Module):
 
 def tone(linear: Tensor) -> Tensor:
     """The sRGB curve, odd about 0: noise below black stays noise."""
-    size = linear.abs()
-    curve = 1.055 * size.clamp(min=0.0031308) ** (1 / 2.4) - 0.055
-    return linear.sign() * torch.where(size <= 0.0031308, 12.92 * size, curve)
+    return linear.sign() * to_srgb(linear.abs())
 
 
 class SpaceEncoder(nn.Module):

@@ -10,6 +10,7 @@ import dataclasses
 import numpy as np
 from scipy import ndimage  # type: ignore[import-untyped]
 
+from chiasm.images.srgb import encoded
 from chiasm.scenes.primitives import Bools, Hits, Scene, grouped, nearest, shadowed
 from chiasm.scenes.textures import Floats, looked_up
 
@@ -126,6 +127,5 @@ def developed(light: Floats, rng: np.random.Generator) -> Floats:
     light = light / (1.0 + np.maximum(light - 0.6, 0.0))  # a soft shoulder; white is reached slowly
     shot, read = rng.uniform(0.0, 3e-3), rng.uniform(0.0, 8e-3)
     light = light + rng.standard_normal(light.shape) * np.sqrt(shot * np.maximum(light, 0.0) + read**2)
-    light = np.clip(light, 0.0, 1.0)
-    encoded = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
-    return np.round(np.clip(encoded, 0.0, 1.0) * 255.0) / 255.0
+    steps: Floats = np.round(encoded(light) * 255.0) / 255.0
+    return steps

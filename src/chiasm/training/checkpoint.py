@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from chiasm import durable
 from chiasm.errors import ConfigError
 
 NAME = "last.safetensors"
@@ -61,22 +61,7 @@ def write(folder: Path, checkpoint: Checkpoint) -> None:
         for name, tensor in held.items()
     }
     metadata = {"step": str(checkpoint.step), "config": json.dumps(dict(checkpoint.config))}
-    replace(folder / NAME, save(tensors, metadata))
-
-
-def replace(path: Path, data: bytes) -> None:
-    """Write `path` durably: a temporary name, fsync, rename, fsync of the folder."""
-    temporary = path.with_name(f".{path.name}.part")  # one name: what a kill leaves, the next write replaces
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    durable.write(folder / NAME, save(tensors, metadata))
 
 
 def read(folder: Path, config: Mapping[str, object]) -> Checkpoint | None:

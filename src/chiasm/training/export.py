@@ -11,12 +11,12 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from chiasm import durable
 from chiasm.codecs.fit import Plan, fit
 from chiasm.codecs.tables import Tables
 from chiasm.datasets.pictures import PictureSet
 from chiasm.encoders.ns import NS
 from chiasm.heads.saved import HeadModule, write_head
-from chiasm.training.checkpoint import replace
 from chiasm.training.recipes.space import SpaceObjective, SpaceRecipe
 
 FITTED = 48  # pictures that the codec's tables are fitted to
@@ -64,11 +64,11 @@ def halved(module: nn.Module, prefixes: tuple[str, ...]) -> dict[str, Tensor]:
 
 def _write(folder: Path, files: Mapping[str, bytes]) -> None:
     for name, data in files.items():
-        replace(folder / name, data)
+        durable.write(folder / name, data)
     hashes = {
         name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for name, data in files.items()
     }
-    replace(folder / "hashes.json", (json.dumps(hashes, indent=1) + "\n").encode())
+    durable.write(folder / "hashes.json", (json.dumps(hashes, indent=1) + "\n").encode())
 
 
 def sampled(sets: Sequence[PictureSet], count: int) -> list[Tensor]:

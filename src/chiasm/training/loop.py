@@ -21,6 +21,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from chiasm import durable
 from chiasm.errors import ConfigError
 from chiasm.training import checkpoint
 from chiasm.training.schedule import generator, learning_rate
@@ -203,7 +204,7 @@ class _Log:
         self.count = 0
         if self.path.exists() and not quiet:
             kept = [line for line in self.path.read_bytes().splitlines(keepends=True) if _before(line, done)]
-            checkpoint.replace(self.path, b"".join(kept))
+            durable.write(self.path, b"".join(kept))
 
     def add(self, step: int, terms: Mapping[str, Tensor], seconds: float) -> None:
         for name, value in terms.items():

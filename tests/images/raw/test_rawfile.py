@@ -23,7 +23,9 @@ from chiasm.images.isolation.worker import attempt
 from chiasm.images.raw import calibration
 from chiasm.models import Model
 
-XYZ_TO_SRGB = np.linalg.inv([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+XYZ_TO_SRGB = np.linalg.inv(
+    [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+)
 # EXIF orientation -> what a viewer does with the stored array
 TURNS = {
     1: lambda a: a,
@@ -356,8 +358,8 @@ def test_rawpy_is_imported_for_raw_only_and_the_users_threads_stay(save_dng, sav
 def test_blown_highlights_stay_white_whatever_the_smallest_gain():
     from dataclasses import replace
 
+    from chiasm.datasets.pinned_sensors import pinned
     from chiasm.images import Mosaic
-    from chiasm.images.raw.pinned import pinned
 
     sensor = replace(pinned().sensors[0], gains=(0.6, 1.0, 2.5))
     full = Mosaic(np.full((4, 4), 1023, np.uint16), (64.0,) * 4, 1023.0, sensor)

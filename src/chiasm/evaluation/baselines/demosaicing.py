@@ -1,6 +1,6 @@
 """Classical demosaicing, developed exactly as ours: bilinear, Malvar et al. 2004, Menon et al. 2007.
 
-    balanced RGGB mosaic ──demosaic──► balanced camera RGB ──chiasm.images.raw.sensor.develop──► sRGB
+    balanced RGGB mosaic ──demosaic──► balanced camera RGB ──chiasm.datasets.synthetic_raw.develop──► sRGB
 
 The interpolation is colour-demosaicing's (BSD-3-Clause), an optional dependency: pip install "chiasm[evaluate]"
 """
@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from chiasm.datasets.synthetic_raw import develop
 from chiasm.errors import MissingExtraError, ShapeError
-from chiasm.images.raw.sensor import develop
 
 Method = Literal["bilinear", "malvar", "menon"]
 METHODS: tuple[Method, ...] = get_args(Method)

@@ -14,6 +14,7 @@ from functools import cached_property
 from statistics import fmean
 
 import numpy as np
+from scipy.interpolate import PchipInterpolator  # type: ignore[import-untyped]
 
 from chiasm.errors import ConfigError
 
@@ -66,32 +67,16 @@ class Curve:
         """Natural logarithm of the bytes at each PSNR, held constant outside the reach."""
         if len(self.points) == 1:
             return np.full(psnr.shape, self._log_bytes[0])
-        x, y, slopes = self._psnr, self._log_bytes, self._slopes
-        at = np.clip(psnr, x[0], x[-1])
-        left = np.clip(np.searchsorted(x, at, side="right") - 1, 0, len(x) - 2)
-        width = x[left + 1] - x[left]
-        t = (at - x[left]) / width
-        rising = t * t * (3 - 2 * t)  # cubic Hermite: values, then slopes at both ends of the piece
-        bend = width * t * (1 - t) * ((1 - t) * slopes[left] - t * slopes[left + 1])
-        return np.asarray((1 - rising) * y[left] + rising * y[left + 1] + bend)
-
-    @cached_property
-    def _psnr(self) -> np.ndarray:
-        return np.array([point.psnr for point in self.points])
+        low, high = self.reach
+        return np.asarray(self._between(np.clip(psnr, low, high)))
 
     @cached_property
     def _log_bytes(self) -> np.ndarray:
         return np.log([point.bytes for point in self.points])
 
     @cached_property
-    def _slopes(self) -> np.ndarray:
-        """PCHIP's slope at each point: a weighted harmonic mean of its pieces', one-sided at the ends."""
-        width, chord = np.diff(self._psnr), np.diff(self._log_bytes) / np.diff(self._psnr)
-        if len(chord) == 1:
-            return np.repeat(chord, 2)
-        before, after = 2 * width[1:] + width[:-1], width[1:] + 2 * width[:-1]
-        inner = (before + after) / (before / chord[:-1] + after / chord[1:])
-        return np.array([_end(width[:2], chord[:2]), *inner, _end(width[:-3:-1], chord[:-3:-1])])
+    def _between(self) -> PchipInterpolator:
+        return PchipInterpolator([point.psnr for point in self.points], self._log_bytes)
 
 
 def envelope(curves: Sequence[Curve]) -> Curve:
@@ -101,12 +86,6 @@ def envelope(curves: Sequence[Curve]) -> Curve:
         size = min(size for curve in curves if (size := curve.bytes_at(point.psnr)) is not None)
         points.append(Point(size, point.psnr, point.setting))
     return Curve.through(points)
-
-
-def _end(width: np.ndarray, chord: np.ndarray) -> float:
-    """Three-point slope at the end of a rising curve, held between flat and three times its first piece."""
-    slope = ((2 * width[0] + width[1]) * chord[0] - width[0] * chord[1]) / (width[0] + width[1])
-    return float(np.clip(slope, 0, 3 * chord[0]))
 
 
 @dataclass(frozen=True)

@@ -23,13 +23,14 @@ import torch
 from torch import Tensor
 
 from chiasm.contracts import Features, Sensor
+from chiasm.datasets import synthetic_raw
+from chiasm.datasets.pinned_sensors import Noise, pinned
 from chiasm.evaluation.baselines.demosaicing import METHODS, drawn
 from chiasm.evaluation.meters.distances import Decode, Distance, Encode, distance, relative, spread
 from chiasm.evaluation.meters.metrics import psnr, quantised
 from chiasm.evaluation.protocols.denoising import Coded, smoothed
 from chiasm.evaluation.protocols.pictures import Picture, cropped
 from chiasm.images.raw import sensor
-from chiasm.images.raw.pinned import Noise, pinned
 
 BORDER = 8  # pixels in which some methods repeat and others mirror
 CLEAN = "clean"
@@ -99,21 +100,21 @@ def evaluate_raw(
     return RawReport(names, tuple(map(row, noises)), seen, tuple(qualities))
 
 
-def cases(pictures: Sequence[Picture]) -> Iterator[tuple[Sensor, Noise | None, sensor.Synthetic]]:
+def cases(pictures: Sequence[Picture]) -> Iterator[tuple[Sensor, Noise | None, synthetic_raw.Synthetic]]:
     """Every picture through its sensor, without noise and through each pinned one. The noise is the picture's own."""
     held = pinned()
     for index, picture in enumerate(pictures):
         one = held.sensors[index % len(held.sensors)]
-        yield one, None, sensor.unprocess(picture.batch, [one])
+        yield one, None, synthetic_raw.unprocess(picture.batch, [one])
         for noise in held.noises:
             draws = torch.Generator().manual_seed(zlib.crc32(f"{picture.name} {noise.name}".encode()))
-            made = sensor.unprocess(picture.batch, [noise.on(one)], draws, model=sensor.model_of(noise))
+            made = synthetic_raw.unprocess(picture.batch, [noise.on(one)], draws, model=synthetic_raw.model_of(noise))
             yield one, noise, made
 
 
 @torch.no_grad()
 def _scored(
-    space: RawSpace, made: sensor.Synthetic, noise: Noise | None, qualities: Sequence[int]
+    space: RawSpace, made: synthetic_raw.Synthetic, noise: Noise | None, qualities: Sequence[int]
 ) -> tuple[dict[str, float], dict[str, Distance]]:
     features, wanted = space.encode(made.mosaic, made.condition), space.teacher(made.target)
     shown = {"ours": space.decode(features)}

@@ -15,12 +15,13 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize, hsv_to_rgb
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
 from chiasm.contracts import AnswerKind, Sample
+from chiasm.datasets.vocabulary import palette
 from chiasm.evaluation.baselines.priors import Predict
 from chiasm.evaluation.meters.depth import METRES, aligned
 from chiasm.evaluation.meters.semantics import raised
@@ -63,7 +64,7 @@ def coloured(kind: AnswerKind, values: Tensor, valid: Tensor | None = None, span
     valid: bool H x W, false becomes grey. span: the depths at the ends of the scale.
     """
     if kind == "classes":
-        found = palette()[values[0].numpy() % len(palette())]
+        found = palette()[values[0].numpy() % 256] / 255.0
     elif kind == "distance":
         share = (values[0].double() - span[0]) / max(span[1] - span[0], 1e-12)
         found = colormaps[SCALE](share.clamp(0, 1).numpy())[..., :3]
@@ -73,14 +74,6 @@ def coloured(kind: AnswerKind, values: Tensor, valid: Tensor | None = None, span
         found = np.repeat(1 - values.double().clamp(0, 1).permute(1, 2, 0).numpy(), 3, axis=2)
     known = np.ones(found.shape[:2], bool) if valid is None else valid.numpy()
     return np.where(known[..., None], found, UNKNOWN)
-
-
-def palette(count: int = 64) -> Colours:
-    """Colours of class ids, count x 3: hues a golden angle apart, in three brightnesses."""
-    number = np.arange(count)
-    hsv = np.stack([(number * 0.618034) % 1, 0.45 + 0.5 * (number % 2), 0.95 - 0.22 * (number % 3)], 1)
-    found: Colours = hsv_to_rgb(hsv)
-    return found
 
 
 def _column(protocol: Protocol, sample: Sample, predict: Predict) -> dict[str, tuple[Colours, Range | None]]:

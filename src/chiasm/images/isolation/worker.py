@@ -29,12 +29,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chiasm.contracts import Capture, Sensor
+from chiasm.contracts import Capture
 from chiasm.errors import ImageError
 from chiasm.images.decoder import count_pixels
 from chiasm.images.limits import Limits
 from chiasm.images.picture import Picture, uri_of
 from chiasm.images.raw.mosaic import Mosaic, Shot
+from chiasm.images.raw.plain import plain_sensor, sensor_from
 
 Decode = Callable[..., Shot]  # of a path and Limits; and of a page, where it reads files with several
 Message = dict[str, Any]
@@ -145,7 +146,7 @@ def _answer(wire: socket.socket, outcome: Shot | ImageError, shelf: int) -> None
         "dtype": pixels.dtype.name,
         "digest": outcome.digest,
         "source_bytes": outcome.source_bytes,
-        "sensor": asdict(outcome.sensor) if outcome.sensor else None,
+        "sensor": plain_sensor(outcome.sensor) if outcome.sensor else None,
         "capture": asdict(replace(outcome.capture, sensor=None)),
         "part": outcome.part,
     }
@@ -224,18 +225,12 @@ def outcome_of(message: Message, descriptor: int | None, uri: str) -> Shot | Ima
     finally:
         os.close(descriptor)
     digest, source_bytes, part = message["digest"], message["source_bytes"], message["part"]
-    sensor = _received_sensor(message["sensor"]) if message["sensor"] else None
+    sensor = sensor_from(message["sensor"]) if message["sensor"] else None
     capture = replace(Capture(**message["capture"]), sensor=sensor)
     if message["kind"] == "raw" and sensor is not None:
         black, white = tuple(message["black"]), message["white"]
         return Mosaic(pixels.view(np.uint16), black, white, sensor, digest, source_bytes, uri, capture, part)
     return Picture(pixels, digest, source_bytes, uri, sensor, capture, part)
-
-
-def _received_sensor(told: Message) -> Sensor:
-    """A Sensor whose tuples came as JSON's lists."""
-    tuples = {name: tuple(told[name]) for name in ("gains", "black")}
-    return Sensor(**{**told, **tuples, "matrix": tuple(map(tuple, told["matrix"]))})
 
 
 def _received_pixels(descriptor: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:

@@ -15,14 +15,13 @@ from numpy.typing import NDArray
 from chiasm.contracts import Sensor, Triple
 from chiasm.images.raw import directories
 from chiasm.images.raw.directories import Directory
+from chiasm.images.srgb import SRGB_TO_XYZ
 
 if TYPE_CHECKING:
     from rawpy import RawPy
 
 Matrix = NDArray[np.float64]
 
-# linear sRGB to CIE XYZ with the white of D65 (IEC 61966-2-1)
-_SRGB_TO_XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
 _GREATEST_GAIN = 64.0  # of a colour over green: beyond it the file is mistaken, not the light red
 _GREATEST_ENTRY = 32.0  # of a matrix: beyond it noise would drown the colours
 _SHOT_PER_ISO = 4e-7  # shot noise of a sensor whose pixels hold 25,000 electrons at ISO 100
@@ -53,7 +52,7 @@ def matrix_from_xyz(camera_from_xyz: NDArray[np.floating]) -> Matrix | None:
     What the camera gives for sRGB's white (D65) is scaled to 1, 1, 1 before the inversion: the gains do the same to
     the white of the scene, so that white meets white. None when there is no such matrix.
     """
-    camera_from_srgb = camera_from_xyz.astype(np.float64) @ _SRGB_TO_XYZ
+    camera_from_srgb = camera_from_xyz.astype(np.float64) @ SRGB_TO_XYZ
     white = camera_from_srgb.sum(1, keepdims=True)  # 3 1
     if not np.isfinite(white).all() or (white <= 1e-6).any():
         return None

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from chiasm.contracts import Sensor
 from chiasm.images.picture import Pixels
+from chiasm.images.srgb import encoded
 
 LINEAR = "linear (already demosaiced, encoded as a picture)"  # instead of a mosaic's pattern, for people
 
@@ -37,10 +38,3 @@ def developed(counts: NDArray[np.uint16], black: Sequence[float], white: float, 
         linear = np.minimum(light, ceiling) @ matrix.T / ceiling
         pixels[top : top + rows] = np.round(encoded(linear) * full)
     return pixels
-
-
-def encoded(linear: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Linear light to sRGB's values (IEC 61966-2-1), both cut to [0, 1]."""
-    light = np.clip(linear, 0.0, 1.0)
-    curve: NDArray[np.float32] = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
-    return curve

@@ -26,11 +26,11 @@ from torch import Tensor, nn
 from chiasm.codecs.transform import TransformCodec
 from chiasm.config import Amount, Count, Positive, Range, Share
 from chiasm.contracts import Sensor
+from chiasm.datasets import synthetic_raw
 from chiasm.datasets.pictures import PictureSet
+from chiasm.datasets.pinned_sensors import pinned
 from chiasm.encoders.ns import MosaicSplit, SpaceEncoder
 from chiasm.heads.reconstruct import ReconstructHead
-from chiasm.images.raw import sensor
-from chiasm.images.raw.pinned import pinned
 from chiasm.training import losses
 from chiasm.training.coding import Coding, qualities
 from chiasm.training.recipes.sources import read_sets
@@ -84,7 +84,7 @@ def pairs_of(sets: Sequence[PictureSet], count: int) -> tuple[Pair, ...]:
     ]  # a small set comes again, so that every set has equal odds
     if not count:
         return tuple(Pair(held, index, None) for held, index in each)
-    fixed = sensor.draw_sensors(pinned().training, count, torch.Generator().manual_seed(count))
+    fixed = synthetic_raw.draw_sensors(pinned().training, count, torch.Generator().manual_seed(count))
     return tuple(Pair(*each[i % len(each)], fixed[i]) for i in range(count))
 
 
@@ -156,24 +156,24 @@ class RawRecipe:
         """Crops of some pairs, count 3 crop crop, and their sensors."""
         picks = [self.pairs[i] for i in torch.randint(len(self.pairs), (count,), generator=draws).tolist()]
         clean = torch.stack([pair.held.crop_of(pair.index, self.config.crop, draws) for pair in picks])
-        fresh = sensor.draw_sensors(pinned().training, count, draws)
+        fresh = synthetic_raw.draw_sensors(pinned().training, count, draws)
         return clean, [pair.sensor or new for pair, new in zip(picks, fresh, strict=True)]
 
-    def _synthetic(self, count: int, draws: torch.Generator) -> sensor.Synthetic:
+    def _synthetic(self, count: int, draws: torch.Generator) -> synthetic_raw.Synthetic:
         """Crops of some pairs, as their sensors see them."""
         clean, sensors = self._crops(count, draws)
-        exposures = sensor.draw_exposures(pinned().training, count, draws)
+        exposures = synthetic_raw.draw_exposures(pinned().training, count, draws)
         quiet = torch.rand(count, generator=draws) < self.config.quiet
         sensors = [silent(one) if still else one for one, still in zip(sensors, quiet.tolist(), strict=True)]
-        return sensor.unprocess(clean, sensors, draws, exposures)
+        return synthetic_raw.unprocess(clean, sensors, draws, exposures)
 
     def _fit(self, split: MosaicSplit, draws: torch.Generator) -> None:
         """Fit the first layer to crops of the pairs, without noise."""
         made, cameras = [], []
         for _ in range(FITTED // 8):
             clean, sensors = self._crops(8, draws)
-            cameras.append(sensor.exposed(clean, sensors))
-            made.append(sensor.unprocess(clean, sensors))
+            cameras.append(synthetic_raw.exposed(clean, sensors))
+            made.append(synthetic_raw.unprocess(clean, sensors))
         fit_split(split, made, cameras)
 
     @cached_property
@@ -211,9 +211,9 @@ class RawRecipe:
             draws = torch.Generator().manual_seed(index)
             picture = self.held_out.tensor(index)
             height, width = (min(256, n // 4 * 4) for n in picture.shape[-2:])
-            one = sensor.draw_sensors(pinned().training, 1, draws)[0]
+            one = synthetic_raw.draw_sensors(pinned().training, 1, draws)[0]
             for name, seen in {"clean": silent(one), "noisy": one}.items():
-                made = sensor.unprocess(picture[None, :, :height, :width], [seen], draws)
+                made = synthetic_raw.unprocess(picture[None, :, :height, :width], [seen], draws)
                 parts = module(made.mosaic.to(device), made.condition.to(device))
                 drawn = teacher.decoder.draw(*parts).float().cpu().clamp(0, 1)
                 found[name] += 10 * math.log10(255.0**2 / max(1e-6, losses.squared(drawn, made.target).item()))
@@ -221,7 +221,7 @@ class RawRecipe:
 
 
 @torch.no_grad()
-def fit_split(split: MosaicSplit, batches: Sequence[sensor.Synthetic], cameras: Sequence[Tensor]) -> None:
+def fit_split(split: MosaicSplit, batches: Sequence[synthetic_raw.Synthetic], cameras: Sequence[Tensor]) -> None:
     """Least squares from 5 x 5 cells of mosaics to the pixels of the cell in their middle, in the camera's colours.
 
     Errors count in proportion to how dark it is around them: the sRGB curve will stretch shadows.

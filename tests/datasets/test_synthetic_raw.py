@@ -8,9 +8,10 @@ import pytest
 import torch
 from scipy.optimize import nnls
 
+from chiasm.datasets import synthetic_raw as s
+from chiasm.datasets.pinned_sensors import FILE, pinned
 from chiasm.errors import ShapeError
-from chiasm.images.raw import sensor as s
-from chiasm.images.raw.pinned import FILE, pinned
+from chiasm.images.raw.sensor import CONDITION
 
 PINNED = "7d0ca0939f14bc3a299138d31e0531c1f4bce593dacc29d27a872248c1a32d2f"
 TRAINING = [
@@ -270,7 +271,7 @@ def test_noise_is_a_function_of_the_generator(sensors, pictures):
 
 def test_condition_is_the_matrix_noise_and_gains_of_about_unit_size(sensors):
     found = s.condition(sensors)
-    assert found.shape == (len(sensors), s.CONDITION)
+    assert found.shape == (len(sensors), CONDITION)
     assert torch.equal(found[:, :9].reshape(-1, 3, 3), s.matrices(sensors))
     assert found.abs().max() < 3
     ends = [replace(sensors[0], shot=shot, read=math.exp(2.18 * math.log(shot) + 1.20)) for shot in (1e-4, 1.2e-2)]

@@ -17,17 +17,13 @@ from numpy.typing import NDArray
 
 from chiasm.contracts import Sensor, Triple
 from chiasm.errors import ConfigError
+from chiasm.images.srgb import SRGB_TO_XYZ
 
 Pair = tuple[float, float]
 Rows = tuple[Triple, Triple, Triple]
 Doubles = NDArray[np.float64]
 
-FILE = files("chiasm.images.raw") / "sensors.toml"
-
-# Linear sRGB to XYZ, both with D65 white (IEC 61966-2-1).
-SRGB_TO_XYZ = np.array(
-    [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
-)
+FILE = files("chiasm.datasets") / "sensors.toml"
 
 
 @dataclass(frozen=True)
