@@ -23,6 +23,7 @@ from chiasm.codecs import packet as bitstream
 from chiasm.codecs.tables import Tables
 from chiasm.codecs.transform import TransformCodec, checked
 from chiasm.contracts import Features, Kind, Packet, Record, Space
+from chiasm.encoders.ns_inference import InferenceEncoder
 from chiasm.errors import ChiasmError, ConfigError, ModelError, PacketError, ShapeError, StoreError, nearest
 from chiasm.features.layout import padded
 from chiasm.features.working import shrink, working_factor
@@ -30,6 +31,7 @@ from chiasm.flow.encode import Ingest, Progress, Summary
 from chiasm.flow.tiles import EncodeRaw, PictureCoder
 from chiasm.geometry.pinhole import VIEW, focal_length
 from chiasm.heads.answers import Answer, answer_of, in_metres
+from chiasm.heads.reconstruct_inference import InferenceHead
 from chiasm.heads.saved import HeadModule
 from chiasm.images import Picture, Shot, decode, find
 from chiasm.store import LanceStore, open_store
@@ -84,15 +86,15 @@ class Pipeline:
         precision: that of the encoder's convolutions; auto takes bfloat16 where the processor has it. Heads
         draw in float32. Raises ModelError for an unknown name, StoreError when the store cannot be opened.
         """
-        encoder, head, dtype = models.encoder(name), models.reconstructor(name), chosen(precision)
-        encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        head.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        encoder, head, dtype = models.encoder(name), InferenceHead(models.reconstructor(name)), chosen(precision)
         ids: dict[Kind, str] = {"rgb": models.entry(name).feature_id}
         encode_raw = None
         if partner := models.entry(name).raw:
             ids["raw"], encode_raw = models.entry(partner).feature_id, late_encoder(partner, dtype)
         codec = models.codec(encoder.space.name)
-        coder = PictureCoder(encoder.space, partial(run_encoder, encoder, dtype), codec, encode_raw)
+        coder = PictureCoder(
+            encoder.space, partial(run_encoder, InferenceEncoder(encoder, dtype), dtype), codec, encode_raw
+        )
         pipeline = Pipeline(coder, partial(run_decoder, head), partial(run_decoder, head.halved), ids, dtype)
         if store is not None:
             spec = encoder.space
@@ -352,7 +354,7 @@ def late_encoder(name: str, dtype: torch.dtype) -> EncodeRaw:
 
     @cache
     def loaded() -> nn.Module:
-        return models.encoder(name).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+        return InferenceEncoder(models.encoder(name), dtype)
 
     return lambda pixels, condition: run_encoder(loaded(), dtype, pixels, condition)
 
