@@ -173,28 +173,31 @@ class Model:
             catalogue.accept(error.key)
             return foreign.load(self.name, device=device, **asked)  # type: ignore[arg-type]
 
-    def encoders(self, device: torch.device) -> Mapping[Kind, Encoder]:
-        """The encoders of its space by what they read, on a device. Weights of entries are read at their first call."""
+    def encoders(self, device: torch.device, dtype: torch.dtype) -> Mapping[Kind, Encoder]:
+        """The encoders of its space by what they read, on a device. Weights of entries are read at their first call.
+
+        dtype: of the convolutions of entries; foreign networks run in the autocast of whoever calls them.
+        """
         self.check()
         if self.is_foreign:
             loaded = self._foreign(device)
             return {loaded.accepts: loaded}
         chosen = entry(self.name)
         partner = (entry(chosen.raw),) if chosen.raw else ()
-        return {each.accepts: LateEncoder(each, device) for each in (chosen, *partner)}
+        return {each.accepts: LateEncoder(each, device, dtype) for each in (chosen, *partner)}
 
 
 class LateEncoder:
-    """The encoder of an entry, whose weights are read when it is first called."""
+    """The encoder of an entry in its fastest form, whose weights are read when it is first called."""
 
     view = "native"
 
-    def __init__(self, chosen: Entry, device: torch.device) -> None:
+    def __init__(self, chosen: Entry, device: torch.device, dtype: torch.dtype) -> None:
         from chiasm.encoders.ns import RECEPTIVE_FIELD
 
         self.space, self.accepts, self.id = spec(chosen.space), chosen.accepts, chosen.feature_id
         self.margin: int | None = RECEPTIVE_FIELD[chosen.accepts]
-        self._name, self._device = chosen.name, device
+        self._name, self._device, self._dtype = chosen.name, device, dtype
 
     def __call__(self, pixels: Tensor, condition: Tensor | None = None) -> Features:
         found: Features = self.network(pixels, condition)
@@ -202,9 +205,9 @@ class LateEncoder:
 
     @cached_property
     def network(self) -> nn.Module:
-        import torch
+        from chiasm.encoders.ns_inference import InferenceEncoder
 
-        return encoder(self._name).to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+        return InferenceEncoder(encoder(self._name), self._dtype).to(self._device)
 
 
 def spec(space: str) -> Space:

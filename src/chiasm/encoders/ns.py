@@ -149,12 +149,7 @@ class SpaceEncoder(nn.Module):
 
     def parts(self, pixels: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """`context` B 64 H/4 W/4 and what `detail` adds to it, B 64 H/2 W/2, before their amplitudes."""
-        channels = CHANNELS[self.accepts]
-        if pixels.ndim != 4 or pixels.shape[1] != channels or any(n % 4 or not n for n in pixels.shape[2:]):
-            raise ShapeError(
-                f"pixels: expected B {channels} H W with H and W multiples of 4, got "
-                f"{' '.join(map(str, pixels.shape))}; pad with chiasm.features.layout.pad"
-            )
+        checked_pixels(pixels, self.accepts)
         if self.accepts == "rgb":
             bands = self.split(pixels - 0.5)  # B 12 H/2 W/2: low, right, down, both in three colours
             first = self.fine[0](BRANCH * bands)  # B w H/2 W/2
@@ -169,3 +164,13 @@ class SpaceEncoder(nn.Module):
         joined = torch.cat([self.rise(context / GAIN), fine], dim=1)  # B w/2+w H/2 W/2
         finer = GAIN * self.finer_linear(bands[:, 3:]) + self.join(joined)  # B 64 H/2 W/2
         return context, finer
+
+
+def checked_pixels(pixels: Tensor, accepts: Kind) -> None:
+    """Raises ShapeError for pixels that are not B C H W with the kind's channels and sides in multiples of 4."""
+    channels = CHANNELS[accepts]
+    if pixels.ndim != 4 or pixels.shape[1] != channels or any(n % 4 or not n for n in pixels.shape[2:]):
+        raise ShapeError(
+            f"pixels: expected B {channels} H W with H and W multiples of 4, got "
+            f"{' '.join(map(str, pixels.shape))}; pad with chiasm.features.layout.pad"
+        )

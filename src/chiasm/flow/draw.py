@@ -14,13 +14,14 @@ from chiasm.features.layout import Window, assemble, crop
 from chiasm.flow.runtime import Runtime
 from chiasm.flow.tiles import PacketReader, Walk, drawn
 from chiasm.heads.reconstruct import RECEPTIVE_FIELD, ReconstructHead
+from chiasm.heads.reconstruct_inference import InferenceHead
 
 
 @dataclass(frozen=True)
 class Drawing:
     """The head that draws pictures of a space."""
 
-    head: ReconstructHead
+    head: ReconstructHead | InferenceHead
     runtime: Runtime
 
     def __call__(self, features: Features) -> Tensor:

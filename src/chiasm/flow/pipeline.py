@@ -33,6 +33,7 @@ from chiasm.flow.see import Eye
 from chiasm.flow.small import shrunk
 from chiasm.flow.tiles import Choice, PacketReader, Seen, coded_levels, in_order
 from chiasm.heads.answers import Answer
+from chiasm.heads.reconstruct_inference import InferenceHead
 from chiasm.images import Gathered, Shot, decode, gather
 from chiasm.images.sources import Given
 from chiasm.store import LanceStore
@@ -140,7 +141,7 @@ class Pipeline:
         """The encoders. Raises ModelError when there is none, or its weights do not fit."""
         if self.model is None:
             raise ModelError("no encoder is loaded here, only what is stored; load one with Pipeline.load(name)")
-        return Eye(self.model.encoders(self.runtime.device), self.runtime)
+        return Eye(self.model.encoders(self.runtime.device, self.runtime.dtype), self.runtime)
 
     def __enter__(self) -> Pipeline:
         return self
@@ -348,7 +349,7 @@ class Pipeline:
         name = self.model.name if self.model is not None and self.model.draws else models.drawing_entry(self.space.name)
         if name is None:
             raise ModelError(f"no head draws pictures from space {self.space.name!r}; ns-1 has one")
-        return Drawing(self.runtime.placed(models.reconstructor(name)), self.runtime)
+        return Drawing(self.runtime.placed(InferenceHead(models.reconstructor(name))), self.runtime)
 
     @cached_property
     def redraw(self) -> Redraw | None:

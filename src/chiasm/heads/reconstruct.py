@@ -85,9 +85,7 @@ class ReconstructHead(nn.Module):
         Returns B 3 H W, sRGB around [0, 1], not clipped (clip before showing).
         Raises ShapeError without `context`.
         """
-        if "context" not in features:
-            found = ", ".join(features) or "no level"
-            raise ShapeError(f"reconstruction reads level 'context', got {found}; decode that level too")
+        checked_levels(features)
         return self.draw(*self.alignment.parts(features))
 
     def halved(self, features: Features) -> Tensor:
@@ -112,3 +110,10 @@ class ReconstructHead(nn.Module):
         bands = linear + SMALL * self.correct(x)  # B 12 H/2 W/2
         pixels: Tensor = self.merge(bands)  # B 3 H W
         return pixels + 0.5
+
+
+def checked_levels(features: Features) -> None:
+    """Raises ShapeError without `context`."""
+    if "context" not in features:
+        found = ", ".join(features) or "no level"
+        raise ShapeError(f"reconstruction reads level 'context', got {found}; decode that level too")

@@ -302,7 +302,7 @@ def test_a_set_of_photographs_skips_raw_files(save_dng, save, counts, photo):
 
 def test_an_encoder_of_photographs_refuses_raw_files(save_dng, save, counts, photo):
     runtime = Runtime.chosen("cpu", "float32")
-    eye = Eye({"rgb": Model("test-space").encoders(runtime.device)["rgb"]}, runtime)
+    eye = Eye({"rgb": Model("test-space").encoders(runtime.device, runtime.dtype)["rgb"]}, runtime)
     refused = eye.refusal(decode(save_dng(counts)))
     assert refused is not None
     assert (refused.reason, "a.dng" in str(refused)) == ("unsupported", True)
