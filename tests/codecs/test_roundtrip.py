@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from chiasm.codecs import entropy
+from chiasm.codecs import codec_named, entropy
 from chiasm.codecs.bands import LARGEST, Bands, Symbols, band_shapes, rounded
 from chiasm.codecs.transform import TransformCodec
 from chiasm.contracts import Parent
@@ -178,6 +178,22 @@ def test_a_parent_of_another_size_is_an_error_that_names_both(codec):
     ):
         with pytest.raises(PacketError, match=r"'detail' of 6 x 10 .* 3 x 5 of 'context', got 3 x 6"):
             attempt()
+
+
+def test_a_parent_of_another_codec_or_of_other_tables_is_an_error(codec, tables):
+    x = torch.zeros(1, 8, 3, 5)
+    plain, tried = codec_named("plain-fp16"), 0
+    other = TransformCodec(replace(tables, levels=(replace(tables.levels[0], depth=2), tables.levels[1])))
+    for symbols in (plain.encode("context", x)[1], other.encode("context", x, 5)[1], "text", [1, 2]):
+        parent = Parent(x, symbols)
+        for attempt in (
+            lambda parent=parent: codec.encode("detail", torch.zeros(1, 8, 6, 10), 5, parent),
+            lambda parent=parent: codec.decode("detail", b"", (8, 6, 10), 5, parent),
+        ):
+            with pytest.raises(PacketError, match=r"on top of 'context' as transform@f85d.* otherwise; encode both"):
+                attempt()
+            tried += 1
+    assert tried == 8
 
 
 @pytest.mark.parametrize("shape", [(7, 4, 4), (8, 16), (8,), (8, 0, 4), (8, 4, 4, 1)])
