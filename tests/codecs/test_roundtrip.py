@@ -275,6 +275,15 @@ def test_a_batch_is_coded_to_the_bytes_of_its_pictures(codec, waves):
     assert len(context) == len(detail) == len({data for data, _ in context}) == 3
 
 
+def test_maps_of_inference_mode_may_have_parents_outside_of_it(codec, waves):
+    wanted = encoded(codec, waves, 6)["detail"][0]
+    with torch.inference_mode():
+        inside = {name: x + 0 for name, x in waves.items()}
+    assert encoded(codec, inside, 6)["detail"][0] == wanted
+    for maps in ({**waves, "detail": inside["detail"]}, {**waves, "context": inside["context"]}):
+        assert encoded(codec, maps, 6)["detail"][0] == wanted
+
+
 def test_a_child_may_be_coded_on_a_parent_that_was_stored_before_at_another_quality(codec, waves):
     """On the decoded map it misses nothing that the parent lost; on the original one it does."""
     stream, _ = codec.encode("context", waves["context"], 1)
