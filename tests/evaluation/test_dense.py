@@ -147,7 +147,7 @@ def test_our_way_pads_codes_and_crops():
         return {name: x + quality for name, x in features.items()}
 
     pipeline = SimpleNamespace(
-        coder=SimpleNamespace(encode=encode), coded=coded, smaller=lambda x, factor: x, spec=SimpleNamespace(grid=4)
+        encode_pixels=encode, coded=coded, smaller=lambda x, factor: x, space=SimpleNamespace(grid=4)
     )
     heads = joined([lambda x: {"depth": x["context"][:, :1]}, lambda x: {"edges": x["context"][:, 1:2]}])
     pixels = torch.full((1, 3, 10, 13), 0.25)

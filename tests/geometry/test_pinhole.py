@@ -150,3 +150,16 @@ def test_wrong_shapes_are_told_in_one_sentence():
 def test_a_field_of_view_is_a_focal_length():
     assert geometry.focal_length(320, 90) == pytest.approx(160)
     assert geometry.focal_length(320, geometry.VIEW) == pytest.approx(geometry.CANONICAL_FOCAL, rel=0.02)
+
+
+def test_the_focal_length_on_film_gives_the_view_that_film_would_have():
+    """50 mm on 36 x 24 mm: half the width over the focal length is 18 / 50, however large or turned the picture."""
+    for height, width in ((2400, 3600), (240, 360), (3600, 2400)):
+        camera = geometry.from_focal_35mm(50.0, height, width)
+        assert max(height, width) / 2 / camera.fx == pytest.approx(18 / 50)
+        assert camera.fx == camera.fy
+        assert (camera.cx, camera.cy) == ((width - 1) / 2, (height - 1) / 2)
+    film = 26.0 / 43.2666  # of a telephone whose picture is 4:3: by the diagonal, since no side is that of film
+    assert geometry.from_focal_35mm(26.0, 3000, 4000).fx == pytest.approx(5000 * film, rel=1e-5)
+    with pytest.raises(ShapeError, match="above 0"):
+        geometry.from_focal_35mm(0.0, 10, 10)

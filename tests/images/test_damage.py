@@ -256,3 +256,41 @@ def test_an_error_is_one_sentence_on_one_line(tmp_path):
     message = str(refusal(tmp_path / "a.jpg"))
     assert message.startswith(str(tmp_path / "a.jpg"))
     assert "\n" not in message
+
+
+def with_jpeg_size(path: Path, height: int, width: int) -> Path:
+    """The same JPEG whose header claims another size."""
+    data = bytearray(path.read_bytes())
+    at = next(at for at in range(2, len(data)) if data[at] == 0xFF and data[at + 1] in (0xC0, 0xC1, 0xC2))
+    data[at + 5 : at + 9] = height.to_bytes(2, "big") + width.to_bytes(2, "big")
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_may_not_claim_more_pixels_than_its_bytes_can_hold(save, photo, progressive):
+    path = with_jpeg_size(save(photo, "a.jpg", progressive=progressive), 16_000, 16_000)
+    with pytest.raises(ImageError, match=r"expected at least \d+ bytes for 16000 x 16000 pixels") as caught:
+        decode(path)
+    assert caught.value.reason == "truncated"
+
+
+def test_a_png_may_not_claim_more_pixels_than_its_bytes_can_hold(save, photo):
+    path = save(photo, "a.png")
+    data = bytearray(path.read_bytes())
+    data[16:24] = struct.pack(">II", 16_000, 16_000)
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    path.write_bytes(data)
+    with pytest.raises(ImageError, match=r"expected at least \d+ bytes for 16000 x 16000 pixels"):
+        decode(path)
+
+
+@pytest.mark.parametrize("options", [{}, {"optimize": True}, {"progressive": True}, {"quality": 1}])
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+def test_the_emptiest_pictures_hold_what_they_claim(save, mode, options):
+    assert decode(save(Image.new(mode, (2000, 1500)), "flat.jpg", **options)).size == (1500, 2000)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA"])
+def test_the_emptiest_png_holds_what_it_claims(save, mode):
+    assert decode(save(Image.new(mode, (3000, 2000)), "flat.png", optimize=True)).size == (2000, 3000)

@@ -29,6 +29,7 @@ from chiasm.cli.predictions import predict
 from chiasm.cli.stores import inspect, verify
 from chiasm.cli.training import train
 from chiasm.cli.upkeep import compact, label, merge, remove
+from chiasm.flow.threads import wait_quietly
 
 __all__ = ["main"]
 
@@ -51,6 +52,7 @@ def main() -> None:
     With --json every verb prints one JSON object a line on stdout, the last one being {"event": "summary", ...},
     or {"event": "error", ...} before an exit with 3, 70 or 130. Messages go to stderr.
     """
+    wait_quietly()
 
 
 VERBS = (

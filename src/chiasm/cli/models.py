@@ -146,7 +146,7 @@ def evaluate_codec(terminal: Terminal, data: Path, out: Path, limit: int | None)
     Codes the pictures in DATA (not those in folders below it) at every quality. Real bytes, headers included.
     """
     from chiasm.evaluation.baselines.classical import families
-    from chiasm.evaluation.protocols.codec import QUALITIES, Coded, evaluate_codec
+    from chiasm.evaluation.protocols.codec import QUALITIES, Coded, evaluate_codec, roundtrip
     from chiasm.evaluation.protocols.pictures import read_folder
     from chiasm.evaluation.reports.files import write_codec
     from chiasm.flow.pipeline import Pipeline
@@ -158,12 +158,12 @@ def evaluate_codec(terminal: Terminal, data: Path, out: Path, limit: int | None)
             rivals = [measure(picture) for picture in pictures]
         with terminal.progress("chiasm", len(pictures) * len(QUALITIES), unit="packets") as bar:
 
-            def roundtrip(pixels: Tensor, quality: int) -> Coded:
-                made = pipeline.roundtrip(pixels, quality)
+            def coded(pixels: Tensor, quality: int) -> Coded:
+                made = roundtrip(pipeline, pixels, quality)
                 bar.advance(made.total)
-                return Coded(made.streams, made.total, made.pixels, made.coarse)
+                return made
 
-            report = evaluate_codec(pictures, roundtrip, classical=rivals)  # type: ignore[arg-type]
+            report = evaluate_codec(pictures, coded, classical=rivals)  # type: ignore[arg-type]
     _written(terminal, out, write_codec(report, out), len(pictures))
 
 

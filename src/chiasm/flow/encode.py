@@ -1,6 +1,6 @@
 """Files into a store: what is done is skipped, what fails goes to the errors table, a batch is a commit.
 
-    paths ──known?──► decode ──► batch ──► encode ──► compress ──► commit
+    sources ──known?──► decode ──► batch ──► encode ──► compress ──► commit
 
 A picture counts as stored when its commit is on the disk, and is reported then.
 """
@@ -8,20 +8,18 @@ A picture counts as stored when its commit is on the disk, and is reported then.
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 from chiasm import models
-from chiasm.contracts import Capture, Failure, Record, Stat, Stored
+from chiasm.contracts import Failure, Record, Stat, Stored
 from chiasm.errors import ImageError
 from chiasm.flow.read import Reader
 from chiasm.flow.see import Eye
 from chiasm.flow.tiles import Choice, PacketReader, Seen, coded_levels
-from chiasm.images import DecoderPool, Shot, stat_of, uri_of
+from chiasm.images import DecoderPool, Shot, Source
 from chiasm.store import COMMIT_BYTES, COMMIT_ROWS, COMMIT_SECONDS
 
 Outcome = Literal["stored", "known", "failed"]
@@ -47,7 +45,7 @@ class Summary:
     """What `encode` did.
 
     level_bytes: bytes written per level. kept: pictures that hold a wanted level at another quality or from another
-    encoder, which only `replace` renews.
+    encoder, which only `replace` renews. skipped: files in folders that are no pictures, counted by suffix.
     """
 
     stored: int
@@ -57,6 +55,7 @@ class Summary:
     source_bytes: int
     level_bytes: Mapping[str, int]
     seconds: float
+    skipped: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -135,41 +134,43 @@ class Ingest:
     stats: dict[str, Stat] = field(default_factory=dict)
     pending: Pending = field(default_factory=Pending)
 
-    def run(self, paths: Sequence[Path]) -> Summary:
-        """Encode all of `paths` that are not done.
+    def run(self, sources: Sequence[Source]) -> Summary:
+        """Encode all of `sources` that are not done.
 
         Raises StoreError when a commit fails; what came before is safe.
         """
         started, store = time.monotonic(), self.reader.store
-        # one name for one file, wherever one stands; a symbolic link keeps the name that it was given by
-        paths = [Path(os.path.abspath(path)) for path in paths]  # noqa: PTH100 - pathlib keeps `..`
         store.declare(self.eye.space)
         for choice in self.plan.choices.values():
             if data := models.tables_of(choice.codec):
                 store.put_table(choice.codec.tables, data)
-        self.total = len(paths)
-        todo = [path for start in range(0, len(paths), LOOKED_UP) for path in self._todo(paths[start:][:LOOKED_UP])]
+        self.total = len(sources)
+        starts = range(0, len(sources), LOOKED_UP)
+        todo = [source for start in starts for source in self._todo(sources[start : start + LOOKED_UP])]
         with DecoderPool(workers=self.plan.workers) as pool:
             for group in self._grouped(pool.decode_all(todo)):
                 self._encode(group)
                 self._commit_when_due()
         self._commit()
         return Summary(
-            **self.counts,
+            self.counts["stored"],
+            self.counts["known"],
+            self.counts["failed"],
+            self.counts["kept"],
             source_bytes=self.source_bytes,
             level_bytes=self.level_bytes,
             seconds=time.monotonic() - started,
         )
 
-    def _todo(self, paths: Sequence[Path]) -> Iterator[Path]:
+    def _todo(self, sources: Sequence[Source]) -> Iterator[Source]:
         """What must be decoded: not what is known by size and time, nor what failed before."""
         store, space = self.reader.store, self.eye.space.name
-        stats = {uri_of(path): stat for path in paths if (stat := stat_of(path)) is not None}
+        stats = {source.uri: stat for source in sources if (stat := source.stat) is not None}
         self.stats |= stats
         known, failed = store.known(stats), store.failed(stats)
         made = store.made(list(set(known.values())), space)
-        for path in paths:
-            uri = uri_of(path)
+        for source in sources:
+            uri = source.uri
             levels = made.get(known.get(uri, ""), {})
             # a space may have an encoder of mosaics and one of photographs: the one that made it would do so again
             encoder = next((each for each, _ in levels.values() if each in self.eye.ids), self.eye.ids[0])
@@ -179,17 +180,16 @@ class Ingest:
             elif uri in failed and not self.plan.retry:
                 self._told(uri, "failed", 0, "failed before; --retry tries again")
             else:
-                yield path
+                yield source
 
-    def _grouped(self, decoded: Iterable[tuple[Path, Shot | ImageError]]) -> Iterator[list[Shot]]:
+    def _grouped(self, decoded: Iterable[tuple[Source, Shot | ImageError]]) -> Iterator[list[Shot]]:
         """Pictures of one kind and view size, some together; failures are noted on the way."""
         waiting: dict[object, list[Shot]] = {}
-        for path, outcome in decoded:
+        for source, outcome in decoded:
             result = outcome if isinstance(outcome, ImageError) else self.eye.refusal(outcome) or outcome
             if isinstance(result, ImageError):
-                uri = uri_of(path)
-                self.pending.failures.append(Failure(uri, result.reason, str(result)))
-                self._later(uri, "failed", 0, str(result))
+                self.pending.failures.append(Failure(source.uri, result.reason, str(result)))
+                self._later(source.uri, "failed", 0, str(result))
                 self._commit_when_due()
                 continue
             if self.eye.is_tiled(result):
@@ -237,7 +237,8 @@ class Ingest:
             source_bytes=shot.source_bytes,
             spaces={self.eye.space.name: {name: Stored(encoder, each) for name, each in coded.items()}},
             uris=(shot.uri,),
-            capture=Capture(camera=shot.sensor.camera if shot.sensor else "", sensor=shot.sensor),
+            part=shot.part,
+            capture=shot.capture,
         )
         self.source_bytes += shot.source_bytes
         for name, each in coded.items():
@@ -281,5 +282,4 @@ class Ingest:
 
 def key_of(shot: Shot) -> str:
     """The key of a picture: 64 hexadecimal digits, the digest of its source's bytes and of its part of the source."""
-    part = getattr(shot, "part", "")
-    return hashlib.sha256(f"{shot.digest}:{part}".encode()).hexdigest() if part else shot.digest
+    return hashlib.sha256(f"{shot.digest}:{shot.part}".encode()).hexdigest() if shot.part else shot.digest

@@ -7,14 +7,14 @@ with Pipeline.load("ns-rgb", store="photos.lance", writable=True) as pipeline:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from chiasm import models
@@ -33,24 +33,11 @@ from chiasm.flow.see import Eye
 from chiasm.flow.small import shrunk
 from chiasm.flow.tiles import Choice, PacketReader, Seen, coded_levels, in_order
 from chiasm.heads.answers import Answer
-from chiasm.images import Picture, Shot, decode, find
+from chiasm.images import Gathered, Shot, decode, gather
+from chiasm.images.sources import Given
 from chiasm.store import LanceStore
 
 __all__ = ["Pipeline", "Progress", "Summary"]
-
-
-@dataclass(frozen=True)
-class RoundTrip:
-    """One picture through a packet file.
-
-    streams: bytes per level; total: bytes of the file; pixels and coarse: 1 3 H W uint8, drawn from all levels and
-    from `context` alone.
-    """
-
-    streams: Mapping[str, int]
-    total: int
-    pixels: Tensor
-    coarse: Tensor
 
 
 @dataclass
@@ -146,7 +133,7 @@ class Pipeline:
         if own is None:
             return stored
         further = tuple(level for level in stored.levels if level.name not in own.names)
-        return replace(own, levels=own.levels + further)
+        return dataclasses.replace(own, levels=own.levels + further)
 
     @cached_property
     def eye(self) -> Eye:
@@ -186,7 +173,7 @@ class Pipeline:
 
     def encode(  # noqa: PLR0913 - the verb itself: each is an option that a user sets alone
         self,
-        paths: Sequence[str | Path],
+        pictures: Iterable[Given] | Given | Gathered,
         *,
         levels: Sequence[str] = (),
         quality: int = 5,
@@ -195,8 +182,9 @@ class Pipeline:
         workers: int = 1,
         report: Callable[[Progress], None] | None = None,
     ) -> Summary:
-        """Encode photographs, RAW files and folders of them into the store; what is there already is not touched.
+        """Encode photographs and RAW files into the store; what is there already is not touched.
 
+        pictures: files, folders, patterns, URLs, bytes, arrays, PIL images, file objects, see `chiasm.images.gather`.
         levels: none: all of the encoder's; what a level is coded on top of comes with it. quality: 1 (smallest) to 8,
         of codecs that have one. replace: levels that are there at another quality or from another encoder give way.
         retry: also try again what failed before. A picture that cannot be read becomes a row of the errors table. A run
@@ -205,9 +193,10 @@ class Pipeline:
         """
         asked, choices = self.choices(levels, quality)
         plan = Plan(asked, choices, replace, retry, workers)
-        summary = Ingest(self.eye, self.reader, plan, report).run(find(paths))
+        gathered = pictures if isinstance(pictures, Gathered) else gather(pictures)
+        summary = Ingest(self.eye, self.reader, plan, report).run(gathered.sources)
         self.__dict__.pop("space", None)
-        return summary
+        return dataclasses.replace(summary, skipped=gathered.skipped)
 
     def derive(
         self, levels: Sequence[str] = (), *, replace: bool = False, where: str = "",
@@ -353,18 +342,6 @@ class Pipeline:
         packet = Packet(self.space.name, view.size, coded)
         return file_reader(packet, self.space, {}, self._store).whole(tuple(features))
 
-    def roundtrip(self, pixels: Tensor, quality: int) -> RoundTrip:
-        """1 3 H W in [0, 1], taken as 8 bit, through a whole packet file and back."""
-        shown = pixels[0].mul(255.0).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
-        data = self.pack_picture(Picture(shown, "", shown.nbytes, "memory"), quality)
-        opened = self.opened(data)
-        whole, coarse = (
-            torch.from_numpy(self.drawing.picture(opened, levels)).permute(2, 0, 1)[None]
-            for levels in (None, ("context",))
-        )
-        sizes = {name: len(each.data) for name, each in opened.packet.levels.items()}
-        return RoundTrip(sizes, len(data), whole, coarse)
-
     @cached_property
     def drawing(self) -> Drawing:
         """The head that draws pictures of this space. Raises ModelError when there is none."""
@@ -384,7 +361,7 @@ class Pipeline:
 
 
 def encode(
-    paths: Sequence[str | Path],
+    pictures: Iterable[Given] | Given,
     store: str | Path,
     encoder: str = "ns-rgb",
     *,
@@ -394,7 +371,7 @@ def encode(
 ) -> Summary:
     """Encode files and folders into a store, made if needed: `Pipeline.load` and `Pipeline.encode` in one call."""
     with Pipeline.load(encoder, store=store, writable=True) as pipeline:
-        return pipeline.encode(paths, levels=levels, quality=quality, report=report)
+        return pipeline.encode(pictures, levels=levels, quality=quality, report=report)
 
 
 def open_store(store: str | Path, space: str = "") -> Pipeline:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from chiasm.contracts import Features, Head, Space, TaskSpec, View
+from chiasm.contracts import Features, Head, Record, Space, TaskSpec, View
 from chiasm.errors import ConfigError, ModelError
 from chiasm.features.working import working_factor
 from chiasm.flow.draw import Redraw
@@ -16,7 +17,7 @@ from chiasm.flow.read import Reader
 from chiasm.flow.runtime import Runtime
 from chiasm.flow.small import at_working_size
 from chiasm.flow.tiles import PacketReader, Walk, drawn
-from chiasm.geometry.pinhole import VIEW, focal_length
+from chiasm.geometry.pinhole import VIEW, focal_length, from_focal_35mm
 from chiasm.heads.answers import Answer, answer_of, in_metres
 
 Size = tuple[int, int]
@@ -60,7 +61,7 @@ class Predictor:
         for head in chosen:
             specs = [task for task in head.tasks if any(task.name == name for each, name in heads if each is head)]
             found |= self._answers(opened, head, specs, stored)
-        degrees = view or VIEW
+        degrees = view or _told(record) or VIEW
         seen = focal_length(max(record.size) / working_factor(record.size), degrees)
         return {task: in_metres(found[task], seen, degrees) for task in names}
 
@@ -139,6 +140,14 @@ class Predictor:
             if level.stride and -(-view.size[0] // level.stride) == answer.shape[-2]:
                 return level.stride
         return view.size[0] / answer.shape[-2]
+
+
+def _told(record: Record) -> float | None:
+    """Degrees along the longer side that the picture's file tells of, or None."""
+    if not record.capture.focal_35mm > 0:
+        return None
+    focal = from_focal_35mm(record.capture.focal_35mm, *record.size).fx
+    return math.degrees(2.0 * math.atan(max(record.size) / 2.0 / focal))
 
 
 def view_of(opened: PacketReader, reads: Sequence[str]) -> View:

@@ -22,6 +22,7 @@ from chiasm.contracts import Intrinsics
 from chiasm.errors import ShapeError
 
 CANONICAL_FOCAL = 259.43  # pixels: fx of NYUv2's camera at 320 pixels of width
+FRAME_DIAGONAL = math.hypot(36.0, 24.0)  # mm, of 35 mm film: 43.27
 VIEW = 63.0  # degrees along the longer side of a picture whose camera is not known: NYUv2's, and about a phone's
 FEWEST = 0.25  # share of a window that must be valid for a plane; a window centred on a corner has a little more
 
@@ -29,6 +30,22 @@ FEWEST = 0.25  # share of a window that must be valid for a plane; a window cent
 def focal_length(longer: float, view: float) -> float:
     """In pixels, of a camera that sees `view` degrees along the `longer` side of its picture, in pixels."""
     return longer / 2.0 / math.tan(math.radians(view) / 2.0)
+
+
+def from_focal_35mm(focal: float, height: int, width: int) -> Intrinsics:
+    """The camera of a picture, whole and in any size or turn, whose file gives `focal` in mm on a 36 x 24 mm frame.
+
+    By the diagonal: f = focal * diagonal in pixels / 43.27 mm. EXIF does not say which side `FocalLengthIn35mmFilm` is
+    measured along; CIPA DCG-001, which cameras follow, takes the diagonal, and only it treats pictures of 4:3 and
+    3:2, upright and on their side, alike. The axis meets the middle of the picture; a picture that was cut from a
+    larger one has a longer focal length than its file says. Raises ShapeError unless all three are positive.
+    """
+    if not (focal > 0 and height > 0 and width > 0):
+        raise ShapeError(
+            f"from_focal_35mm: expected a focal length and a size above 0, got {focal:g} mm and {height} x {width}"
+        )
+    pixels = focal * math.hypot(height, width) / FRAME_DIAGONAL
+    return Intrinsics(pixels, pixels, (width - 1) / 2.0, (height - 1) / 2.0)
 
 
 def resized(camera: Intrinsics, factor_y: float, factor_x: float) -> Intrinsics:

@@ -18,6 +18,9 @@ Format = Literal[
 RAW_FORMATS: tuple[Format, ...] = ("DNG", "CR2", "CR3", "CRW", "RAF", "ORF", "RW2", "MRW", "X3F", "RAW")
 HEADER_BYTES = 64
 
+_HUFFMAN_FRAMES = {0xC0: 2, 0xC1: 2, 0xC2: 1}  # bits that a block takes at least, by the marker of the frame
+_MOST_SEGMENTS = 1024  # of a JPEG before its frame
+
 _SENSORS = {directories.COLOUR_FILTER_ARRAY, directories.LINEAR_RAW}
 
 _SIGNATURES: tuple[tuple[bytes, Format], ...] = (
@@ -101,6 +104,58 @@ def _brands(header: bytes) -> set[bytes]:
         return set()
     end = min(int.from_bytes(header[:4], "big"), len(header))
     return {header[8:12], *(header[at : at + 4] for at in range(16, end, 4))}
+
+
+def least_bytes(file: BinaryIO, kind: Format) -> int:
+    """Fewer bytes cannot hold a picture of the size in the header; 0 where no bound is known.
+
+    JPEG: each block of 8 x 8 samples takes a Huffman code for its mean, one bit or more, and in a sequential file
+    another for its end. Arithmetic codes may take less, so those have no bound. PNG: deflate shrinks by a factor of
+    1,032 at most. The other formats can say "all of it alike" in a few bytes.
+    """
+    file.seek(0)
+    if kind == "JPEG":
+        return _least_of_jpeg(file)
+    return _least_of_png(file.read(33)) if kind == "PNG" else 0
+
+
+def _least_of_jpeg(file: BinaryIO) -> int:
+    at = 2
+    for _ in range(_MOST_SEGMENTS):
+        file.seek(at)
+        head = file.read(4)
+        if len(head) < 4 or head[0] != 0xFF:
+            return 0
+        if head[1] == 0xFF:  # a filling byte
+            at += 1
+        elif head[1] in _HUFFMAN_FRAMES:
+            bits = _HUFFMAN_FRAMES[head[1]] * _blocks_of_frame(file.read(6 + 3 * 4))
+            return -(-bits // 8)
+        elif head[1] in (0xD9, 0xDA) or 0xC9 <= head[1] <= 0xCF and head[1] != 0xCC:
+            return 0
+        else:
+            at += 2 + int.from_bytes(head[2:], "big")
+    return 0
+
+
+def _blocks_of_frame(frame: bytes) -> int:
+    """Blocks of all components. frame: precision, height, width, number of components, three bytes for each."""
+    height, width = int.from_bytes(frame[1:3], "big"), int.from_bytes(frame[3:5], "big")
+    factors = [(factor >> 4, factor & 15) for factor in frame[7 : 6 + 3 * frame[5] : 3]] if len(frame) > 5 else []
+    if not factors or not all(across and down for across, down in factors):
+        return 0
+    most_across, most_down = max(across for across, _ in factors), max(down for _, down in factors)
+    return sum(
+        -(-width * across // (8 * most_across)) * -(-height * down // (8 * most_down)) for across, down in factors
+    )
+
+
+def _least_of_png(header: bytes) -> int:
+    if header[12:16] != b"IHDR" or len(header) < 26:
+        return 0
+    width, height = int.from_bytes(header[16:20], "big"), int.from_bytes(header[20:24], "big")
+    bits = header[24] * {2: 3, 4: 2, 6: 4}.get(header[25], 1)
+    return height * (-(-width * bits // 8)) // 1032
 
 
 def is_cut_short(file: BinaryIO, kind: Format) -> bool:

@@ -34,10 +34,10 @@ from PIL import (
 
 from chiasm.contracts import Frame
 from chiasm.errors import ImageError, Reason
-from chiasm.images import colour, container
+from chiasm.images import capture, colour, container
 from chiasm.images.limits import DEFAULT, Limits, refuse_size
-from chiasm.images.picture import Picture, Pixels, uri_of
-from chiasm.images.raw import headerless, rawfile
+from chiasm.images.picture import Picture, Pixels, part_of, uri_of
+from chiasm.images.raw import directories, headerless, rawfile
 from chiasm.images.raw.mosaic import Shot
 
 # The classes rather than Image.open: no other parser is ever tried, and Image.MAX_IMAGE_PIXELS, which belongs
@@ -61,7 +61,7 @@ def read(path: Path | str, limits: Limits = DEFAULT) -> Frame:
     return decode(path, limits).frame()
 
 
-def decode(path: Path | str, limits: Limits = DEFAULT) -> Shot:
+def decode(path: Path | str, limits: Limits = DEFAULT, page: int = 0) -> Shot:
     """One JPEG, PNG, WebP, TIFF or AVIF file as upright sRGB, H x W x 3; one RAW file as an upright Mosaic.
 
     The content decides the format, not the suffix; only counts without a header (see `headerless`) are known by
@@ -69,10 +69,9 @@ def decode(path: Path | str, limits: Limits = DEFAULT) -> Shot:
     pixel (linear DNG, sRAW) is no mosaic: it is developed to a Picture of 16 bits, with the camera's white balance and
     nothing brightened, and keeps its sensor, whose pattern says so.
 
-    EXIF rotation and colour profiles are applied;
-    transparency is laid over white; of an animation the first frame counts. 16-bit grey PNG and TIFF give
-    uint16. Everything else gives uint8: Pillow reads 16-bit RGB only to 8 bits (it keeps the upper byte),
-    AVIF of 10 and 12 bits likewise.
+    EXIF rotation and colour profiles are applied; transparency is laid over white; of an animation the first frame
+    counts, of a TIFF with several pages the one asked for, from 0. 16-bit grey PNG and TIFF give uint16. Everything
+    else gives uint8: Pillow reads 16-bit RGB only to 8 bits (it keeps the upper byte), AVIF of 10 and 12 bits likewise.
 
     Raises ImageError, and for no bytes anything else: unreadable (missing, forbidden, not a file), empty,
     too-large, not-an-image, unsupported, truncated, damaged. Runs in this process, which a hostile file may
@@ -84,7 +83,7 @@ def decode(path: Path | str, limits: Limits = DEFAULT) -> Shot:
     with _opened(path, name) as file:
         before = os.fstat(file.fileno())
         _admit(file, before.st_size, name, limits)
-        taken = _taken(file, Path(path), name, limits)
+        taken = _taken(file, Path(path), name, limits, page)
         try:
             file.seek(0)
             digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -95,7 +94,13 @@ def decode(path: Path | str, limits: Limits = DEFAULT) -> Shot:
         raise ImageError(
             f"{name}: the file changed while it was read; try again when it is complete", "unreadable"
         )
-    return replace(taken, digest=taken.digest or digest, source_bytes=before.st_size, uri=name)
+    told = replace(taken.capture, sensor=taken.sensor, camera=taken.capture.camera or _camera_of(taken))
+    digest = taken.digest or digest
+    return replace(taken, digest=digest, source_bytes=before.st_size, uri=name, capture=told, part=part_of(page))
+
+
+def _camera_of(taken: Shot) -> str:
+    return taken.sensor.camera if taken.sensor else ""
 
 
 def count_pixels(path: Path | str) -> int:
@@ -155,9 +160,13 @@ def _admit(file: BufferedReader, size: int, name: str, limits: Limits) -> None:
         )
 
 
-def _taken(file: BufferedReader, path: Path, name: str, limits: Limits) -> Shot:
+def _taken(file: BufferedReader, path: Path, name: str, limits: Limits, page: int) -> Shot:
     """What the file holds, by whichever decoder its content asks for."""
     try:
+        if page and container.format_of(file) != "TIFF":
+            raise ImageError(
+                f"{name}: expected a TIFF for page {page}, got a file of one picture; ask for page 0", "unsupported"
+            )
         # First, because counts have no header and may begin with anything, a signature included.
         if headerless.is_described(path):
             return headerless.read(file, path, name, limits)
@@ -168,7 +177,10 @@ def _taken(file: BufferedReader, path: Path, name: str, limits: Limits) -> Shot:
         raise ImageError(f"{name}: too large to decode here (out of memory); make it smaller", "too-large") from error
     except OSError as error:
         raise _unreadable(name, error) from error
-    return Picture(_pixels(file, kind or _refuse(file, path, name), name, limits))
+    kind = kind or _refuse(file, path, name)
+    pixels, exif = _pixels(file, kind, name, limits, page)
+    found = directories.read(file) if kind == "TIFF" else capture.directories_of(exif)
+    return Picture(pixels, capture=capture.capture_of(found, pixels.shape[:2]))
 
 
 def _refuse(file: BufferedReader, path: Path, name: str) -> NoReturn:
@@ -183,15 +195,20 @@ def _refuse(file: BufferedReader, path: Path, name: str) -> NoReturn:
     raise ImageError(f"{name}: expected one of {wanted}, got bytes {header[:8].hex()}...", "not-an-image")
 
 
-def _pixels(file: BufferedReader, kind: container.Format, name: str, limits: Limits) -> Pixels:
-    """Upright sRGB pixels; whatever Pillow raises comes out as ImageError."""
+def _pixels(
+    file: BufferedReader, kind: container.Format, name: str, limits: Limits, page: int
+) -> tuple[Pixels, bytes]:
+    """Upright sRGB pixels, and the EXIF block as bytes; whatever Pillow raises comes out as ImageError."""
     try:
         with _in_silence():
             file.seek(0)
             with _OPENERS[kind](file) as image:
+                _turn_to(image, page, name)
                 _check_header(image, kind, name, limits)
+                _check_capacity(file, image, kind, name)
                 image.load()
-                return colour.to_srgb(image)
+                exif = image.info.get("exif", b"")  # a PNG may have it behind its pixels
+                return colour.to_srgb(image), exif if isinstance(exif, bytes) else b""
     except ImageError:
         raise
     except (MemoryError, Image.DecompressionBombError) as error:
@@ -219,6 +236,31 @@ def _check_header(image: Image.Image, kind: container.Format, name: str, limits:
             f"{name}: expected pixels of 8 or 16 bits, got {kind} of mode {image.mode!r} "
             "(floating point or 32 bits); convert it first",
             "unsupported",
+        )
+
+
+def _turn_to(image: Image.Image, page: int, name: str) -> None:
+    """Makes `page` the current one. Raises ImageError (unsupported) when there is no such page."""
+    if page:
+        try:
+            image.seek(page)
+        except EOFError as error:
+            raise ImageError(
+                f"{name}: expected page {page}, got a file with fewer; pages count from 0", "unsupported"
+            ) from error
+
+
+def _check_capacity(file: BufferedReader, image: Image.Image, kind: container.Format, name: str) -> None:
+    """Raises ImageError (truncated) when the file is too short to hold as many pixels as its header says."""
+    size = os.fstat(file.fileno()).st_size
+    at = file.tell()
+    least = container.least_bytes(file, kind)
+    file.seek(at)  # Pillow goes on from there
+    if size < least:
+        raise ImageError(
+            f"{name}: expected at least {least} bytes for {image.height} x {image.width} pixels, got {size}; "
+            "the header is wrong or the file was cut: copy it again",
+            "truncated",
         )
 
 

@@ -1,8 +1,9 @@
-"""Files and folders, as a user gives them, to the list of pictures to decode."""
+"""Files and folders, as a user gives them, to the list of pictures to decode, and a count of what is no picture."""
 
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -26,15 +27,33 @@ def find(paths: Iterable[Path | str] | Path | str) -> list[Path]:
     given = [paths] if isinstance(paths, (str, os.PathLike)) else paths
     found: dict[str, Path] = {}
     for path in map(Path, given):
-        for picture in sorted(_search(path)) if os.path.isdir(path) else [path]:  # noqa: PTH112, Path.is_dir raises
-            found.setdefault(_real(picture), picture)
+        for picture in in_folder(path, Counter()) if is_folder(path) else [path]:
+            found.setdefault(real_path(picture), picture)
     return list(found.values())
 
 
-def _search(folder: Path) -> Iterator[Path]:
-    """Files with a known suffix under the folder. A stack, not recursion: folders may be nested by the
-    thousand.
+def is_folder(path: Path) -> bool:
+    """Whether this is a folder; False for names that no system takes."""
+    return os.path.isdir(path)  # noqa: PTH112, Path.is_dir raises
+
+
+def in_folder(folder: Path, skipped: Counter[str]) -> list[Path]:
+    """The pictures under the folder, sorted. What is passed over is added to `skipped`, by suffix in lower case.
+
+    "" counts files without a suffix. The description of headerless counts belongs to its picture and is not counted.
     """
+    found = []
+    for path in _files(folder):
+        suffix = _suffix(path)
+        if suffix in SUFFIXES or headerless.is_described(path):
+            found.append(path)
+        elif suffix != headerless.DESCRIPTION or not headerless.describes(path):
+            skipped[suffix] += 1
+    return sorted(found)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Everything under the folder that is no folder. A stack, not recursion: folders may be nested by the thousand."""
     waiting, seen = [folder], set[tuple[int, int]]()
     while waiting:
         here = waiting.pop()
@@ -50,13 +69,12 @@ def _search(folder: Path) -> Iterator[Path]:
         for entry in sorted(entries, key=_name, reverse=True):  # the first folder is popped first
             if _is_folder(entry):
                 waiting.append(here / entry.name)
-            elif _is_picture(here / entry.name):
+            else:
                 yield here / entry.name
 
 
-def _is_picture(path: Path) -> bool:
-    suffix = os.path.splitext(path.name)[1].lower()  # noqa: PTH122, ".jpg" alone has no suffix
-    return suffix in SUFFIXES or headerless.is_described(path)
+def _suffix(path: Path) -> str:
+    return os.path.splitext(path.name)[1].lower()  # noqa: PTH122, ".jpg" alone has no suffix
 
 
 def _name(entry: os.DirEntry[str]) -> str:
@@ -70,7 +88,8 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _real(path: Path) -> str:
+def real_path(path: Path) -> str:
+    """The path with every link followed: one text for one file, whatever it is called."""
     try:
         return os.path.realpath(path)
     except (OSError, ValueError):  # a null byte, or a name that no system takes

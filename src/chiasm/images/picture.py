@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from chiasm.contracts import Frame, Kind, Sensor
+from chiasm.contracts import Capture, Frame, Kind, Sensor
 from chiasm.errors import ShapeError
 
 if TYPE_CHECKING:
@@ -25,7 +25,8 @@ class Picture:
 
     pixels: H x W x 3, uint8 in 0..255 or uint16 in 0..65535, read-only.
     digest: sha256 of the file's bytes, in hex. source_bytes: how many they were. uri: where the file was. sensor: of a
-    RAW file that was demosaiced before it came here, else None.
+    RAW file that was demosaiced before it came here, else None. capture: how it was taken, as far as the file says.
+    part: which picture of a file with several it is, "" for the first.
     """
 
     pixels: Pixels
@@ -33,6 +34,8 @@ class Picture:
     source_bytes: int = 0
     uri: str = ""
     sensor: Sensor | None = None
+    capture: Capture = Capture()
+    part: str = ""
     kind: ClassVar[Kind] = "rgb"
 
     def __post_init__(self) -> None:
@@ -85,6 +88,11 @@ class Picture:
         """
         height, width = self.size
         return Frame(self.tile(0, 0, height, width), "rgb")
+
+
+def part_of(page: int) -> str:
+    """The name of one picture of a file with several, as a key has it; the first needs none."""
+    return f"page={page}" if page else ""
 
 
 def uri_of(path: Path | str) -> str:

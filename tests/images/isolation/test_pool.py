@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 import types
 import warnings
@@ -349,3 +350,25 @@ def test_a_message_without_its_pixels_is_a_failed_picture() -> None:
     outcome = outcome_of(about, None, "a.png")
     assert isinstance(outcome, ImageError)
     assert (outcome.reason, "a.png" in str(outcome)) == ("crashed", True)
+
+
+def test_workers_outlive_the_thread_that_started_them(save, photo):
+    """Linux takes the thread that started a process for its parent."""
+    paths = [save(photo, f"{at}.png") for at in range(4)]
+    with DecoderPool(1) as pool:
+        first: list[object] = []
+        thread = threading.Thread(target=lambda: first.extend(pool.decode_all(paths[:1])))
+        thread.start()
+        thread.join()
+        (worker,) = children(os.getpid())
+        assert reasons(list(pool.decode_all(paths))) == ["picture"] * 4
+        assert children(os.getpid()) == [worker]
+
+
+def test_a_worker_that_is_only_starting_ends_with_its_parent(save, photo, tmp_path):
+    with script(tmp_path, [save(photo, f"{at}.png") for at in range(2)]) as process:
+        assert eventually(lambda: bool(children(process.pid)))
+        workers = children(process.pid)
+        process.terminate()
+        process.communicate(timeout=30)
+    assert eventually(lambda: not any(map(alive, workers)), 2.0)

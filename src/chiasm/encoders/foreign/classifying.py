@@ -52,13 +52,11 @@ def rest_of(name: str, file: Path | None) -> Rest:
     if library != "timm":
         raise ModelError(f"the classifying rest is known of timm:NAME only, got {name!r}; train a head instead")
     network, _ = timm_networks.loaded(model, file)
-    digest = weights.digest(network, timm_networks._classifier(network))
-    known, _, _ = timm_networks._levels(network)
-    if timm_networks.is_transformer(network):
-        last = max((n for n in known if n[5:].isdigit()), key=lambda n: int(n[5:]))
-        reads = (last, *(level for level in ("cls", "registers") if level in known))
-    else:
-        reads = (max((n for n in known if n[5:].isdigit()), key=lambda n: int(n[5:])),)
+    digest = weights.digest(network, timm_networks.classifier(network))
+    known, _ = timm_networks.level_names(network)
+    last = [name for name in known if name[5:].isdigit()][-1]
+    vectors = ("cls", "registers") if timm_networks.is_transformer(network) else ()
+    reads = (last, *(name for name in vectors if name in known))
     found = Rest(network, space_name(name, digest), reads)
     edge = int(network.pretrained_cfg.get("input_size", (3, 224, 224))[1])
     with torch.no_grad():

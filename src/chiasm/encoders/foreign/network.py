@@ -169,6 +169,16 @@ def unfit_torchvision(library: str, error: Exception) -> MissingExtraError:
     )
 
 
+def stride_of(x: Tensor, size: Size) -> int | None:
+    """Pixels per place of a map B C h w of an input of `size`; 0 of a vector; None where places lie unevenly."""
+    if x.ndim == 2:
+        return 0
+    height, width = x.shape[-2:]
+    stride = round(size[0] / height)
+    even = all(abs(edge // stride - places) <= 1 for edge, places in ((size[0], height), (size[1], width)))
+    return stride if stride and even else None
+
+
 def chosen(asked: Sequence[str] | None, default: Iterable[str], known: Sequence[str], name: str) -> tuple[str, ...]:
     """Names of levels: those asked for by name or by index, else the default.
 

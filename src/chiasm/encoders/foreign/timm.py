@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from chiasm.contracts import Level
+from chiasm.contracts import Level, Size
 from chiasm.encoders import catalogue
 from chiasm.encoders.foreign import keymaps, weights
-from chiasm.encoders.foreign.network import Opened, Preprocessing, chosen, first_words, unfit_torchvision
+from chiasm.encoders.foreign.network import Opened, Preprocessing, chosen, first_words, stride_of, unfit_torchvision
 from chiasm.errors import MissingExtraError, ModelError, nearest
 
 RAW = "_raw"
@@ -41,27 +41,23 @@ def library() -> Any:
 def open_timm(name: str, file: Path | None, layers: Sequence[str] | None, device: torch.device) -> Opened:
     """The network with weights, ready to run. Raises ModelError for an unknown name or layer, or unfit weights."""
     network, file_preprocessing = loaded(name, file)
-    known, default, widths = _levels(network)
-    names = chosen(layers, default, known, f"timm:{name}")
-    levels = tuple(Level(level, *widths[level.removesuffix(RAW)]) for level in names)
-    infos = _infos(network)
-    cfg = network.pretrained_cfg
-    grid = max(int(info["reduction"]) for info in infos)
-    edge = int(cfg.get("input_size", (3, 224, 224))[1])
-    transformer = is_transformer(network)
-    cut = hasattr(network, "patch_embed")
     network.to(device)
-    run = Running(network, names)
-    fixed = None if _takes_any_size(run, grid, device) else (edge, edge)
+    cfg = network.pretrained_cfg
+    grid = max(int(info["reduction"]) for info in _infos(network))
+    edge = int(cfg.get("input_size", (3, 224, 224))[1])
+    all_names, default = level_names(network)
+    widths, fixed = _probed(network, all_names, [(4 * grid, 3 * grid), (edge, edge)])
+    known = [level for level in all_names if level.removesuffix(RAW) in widths]
+    names = chosen(layers, [level for level in default if level in known], known, f"timm:{name}")
     return Opened(
         name=f"timm:{name}",
-        digest=weights.digest(network, _classifier(network)),
-        levels=levels,
+        digest=weights.digest(network, classifier(network)),
+        levels=tuple(Level(level, *widths[level.removesuffix(RAW)]) for level in names),
         grid=grid,
-        multiple=grid if cut else 1,
-        run=run,
+        multiple=grid if hasattr(network, "patch_embed") else 1,
+        run=Running(network, names),
         preprocessing=file_preprocessing or Preprocessing(tuple(cfg["mean"]), tuple(cfg["std"])),
-        view=f"longest:{edge}" if transformer and fixed is None else f"square:{edge}",
+        view=f"longest:{edge}" if is_transformer(network) and fixed is None else f"square:{edge}",
         fixed=fixed,
     )
 
@@ -86,7 +82,7 @@ def loaded(name: str, file: Path | None) -> tuple[Any, Preprocessing | None]:
         state = keymaps.efficientnet_pytorch(state, [len(stage) for stage in network.blocks])
     elif not set(state) & set(network.state_dict()):
         state = _filtered(state, network)
-    weights.fill(network, state, f"{file} as timm:{name}", _classifier(network))
+    weights.fill(network, state, f"{file} as timm:{name}", classifier(network))
     return network, preprocessing
 
 
@@ -131,45 +127,60 @@ def _infos(network: Any) -> list[dict[str, Any]]:
     return list(infos if isinstance(infos, list) else infos.info)
 
 
-def _classifier(network: Any) -> tuple[str, ...]:
+def classifier(network: Any) -> tuple[str, ...]:
     named = network.pretrained_cfg.get("classifier") or ()
     return (named,) if isinstance(named, str) else tuple(named)
 
 
 def is_transformer(network: Any) -> bool:
     """Whether it keeps one stride throughout, with tokens that are no places before the patches, or none."""
-    return hasattr(network, "patch_embed") and hasattr(network, "num_prefix_tokens")
-
-
-def _registers(network: Any) -> int:
-    return int(network.num_prefix_tokens) - _has_cls(network)
+    strides = {int(info["reduction"]) for info in _infos(network)}
+    return hasattr(network, "num_prefix_tokens") and len(strides) == 1
 
 
 def _has_cls(network: Any) -> bool:
     return getattr(network, "cls_token", None) is not None and int(network.num_prefix_tokens) > 0
 
 
-def _levels(network: Any) -> tuple[list[str], list[str], dict[str, tuple[int, int]]]:
-    """Names that can be asked for, those that are given by default, and channels and stride of each."""
-    infos = _infos(network)
-    part = "block" if is_transformer(network) else "stage"
-    widths = {f"{part}{index}": (int(i["num_chs"]), int(i["reduction"])) for index, i in enumerate(infos)}
-    maps, default = list(widths), list(widths)
-    pooled = True
-    if is_transformer(network):
-        width = int(network.embed_dim)
-        default = maps[-1:]
-        if _has_cls(network):
-            widths["cls"] = (width, 0)
-            default.append("cls")
-        if _registers(network):
-            widths["registers"] = (width * _registers(network), 0)
-        pooled = getattr(network, "global_pool", "") not in {"", "token"}  # with "token" it is cls once more
-    if pooled:
-        widths["pooled"] = (int(getattr(network, "head_hidden_size", 0) or network.num_features), 0)
-        default.append("pooled")
-    raw = [f"{name}{RAW}" for name in maps if is_transformer(network)]
-    return [*maps, *(name for name in widths if name not in maps), *raw], default, widths
+def level_names(network: Any) -> tuple[list[str], list[str]]:
+    """Names of levels that can be asked for, and those that are given by default."""
+    count = len(_infos(network))
+    if not is_transformer(network):
+        names = [*(f"stage{index}" for index in range(count)), "pooled"]
+        return names, names
+    blocks = [f"block{index}" for index in range(count)]
+    vectors = ["cls"] if _has_cls(network) else []
+    if getattr(network, "global_pool", "") not in {"", "token"}:  # with "token" it is cls once more
+        vectors.append("pooled")
+    registers = ["registers"] if int(network.num_prefix_tokens) > _has_cls(network) else []
+    return [*blocks, *vectors, *registers, *(f"{name}{RAW}" for name in blocks)], [blocks[-1], *vectors]
+
+
+def _probed(
+    network: Any, names: Sequence[str], sizes: Sequence[Size]
+) -> tuple[dict[str, tuple[int, int]], Size | None]:
+    """Channels and stride of each level, and the only size that the network reads, where it is but one.
+
+    sizes: another than it was made for, then its own. Levels that it does not give, or whose places do not lie evenly
+    over the picture, are left out.
+    """
+    run, own, problem = Running(network, [name for name in names if not name.endswith(RAW)]), sizes[-1], None
+    device = next(network.parameters()).device
+    for size in sizes:
+        try:
+            with torch.no_grad():
+                found = run(torch.zeros(1, 3, *size, device=device))
+        except Exception as error:  # whatever it fails with, it does not take this size
+            problem = error
+            continue
+        widths = {name: (int(x.shape[1]), stride_of(x, size)) for name, x in found.items() if not name.endswith(RAW)}
+        even = {name: (channels, stride) for name, (channels, stride) in widths.items() if stride is not None}
+        if len(even) == len(widths) or size == own:
+            return even, own if size == own else None
+    raise ModelError(
+        f"{type(network).__name__} of timm does not give features ({first_words(problem or ValueError())}); name "
+        "another"
+    )
 
 
 class Running:
@@ -182,7 +193,8 @@ class Running:
         self.vectors = set(names) & {"cls", "registers", "pooled"}
         self.indices = sorted(blocks | ({last} if self.vectors - {"pooled"} else set())) or [last]
         self.transformer = is_transformer(network)
-        options: dict[str, Any] = {"indices": self.indices, "norm": not self.transformer, "output_fmt": "NCHW"}
+        norm = not self.transformer and not type(network).__name__.startswith("Hiera")  # refuses it
+        options: dict[str, Any] = {"indices": self.indices, "norm": norm, "output_fmt": "NCHW"}
         if self.transformer:
             options["return_prefix_tokens"] = True
         if "pooled" not in names:
@@ -209,17 +221,7 @@ class Running:
             found[f"block{index}{RAW}"] = patches
             if f"block{index}" in self.names:
                 found[f"block{index}"] = norm(patches.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-        if prefix is not None and self.vectors:  # of the last block
+        if prefix is not None and prefix.shape[1] and self.vectors:  # of the last block
             tokens, first = norm(prefix), int(_has_cls(self.network))
-            found["cls"], found["registers"] = tokens[:, 0], tokens[:, first:].flatten(1)
-
-
-def _takes_any_size(run: Running, grid: int, device: torch.device) -> bool:
-    """Whether it runs on a small picture of another shape than it was made for."""
-    probe = torch.zeros(1, 3, 4 * grid, 3 * grid, device=device)
-    try:
-        with torch.no_grad():
-            run(probe)
-    except Exception:  # whatever it fails with, it takes its own size only
-        return False
-    return True
+            found |= {"cls": tokens[:, 0]} if first else {}
+            found |= {"registers": tokens[:, first:].flatten(1)} if tokens.shape[1] > first else {}

@@ -25,6 +25,8 @@ from chiasm.evaluation.baselines.classical import families
 from chiasm.evaluation.meters.curves import Curve, Family, Point, Saving, bd_rate, over_set
 from chiasm.evaluation.meters.metrics import psnr, quantised, ssim
 from chiasm.evaluation.protocols.pictures import Picture
+from chiasm.flow.pipeline import Pipeline
+from chiasm.images import Picture as Shown
 
 QUALITIES = tuple(range(1, 9))
 LEVELS_OF_PSNR = tuple(float(decibel) for decibel in range(30, 37))
@@ -41,6 +43,18 @@ class Coded:
     total: int
     pixels: Tensor
     coarse: Tensor | None = None
+
+
+def roundtrip(pipeline: Pipeline, pixels: Tensor, quality: int) -> Coded:
+    """1 3 H W in [0, 1], taken as 8 bit, through a whole packet file and back."""
+    shown = pixels[0].mul(255.0).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+    data = pipeline.pack_picture(Shown(shown, "", shown.nbytes, "memory"), quality)
+    opened = pipeline.opened(data)
+    whole, coarse = (
+        torch.from_numpy(pipeline.drawing.picture(opened, levels)).permute(2, 0, 1)[None]
+        for levels in (None, ("context",))
+    )
+    return Coded({name: len(each.data) for name, each in opened.packet.levels.items()}, len(data), whole, coarse)
 
 
 RoundTrip = Callable[[Tensor, int], Coded]  # float 1 3 H W in [0, 1] and a quality

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from chiasm.errors import ImageError
+from chiasm.images import remote
 from chiasm.images.isolation.worker import file_bytes
+from chiasm.images.limits import Limits
+from chiasm.images.picture import uri_of
 from chiasm.images.raw.mosaic import Shot
+from chiasm.images.sources import Source
 
 _MOST = 256
+
+Item = TypeVar("Item", bound=Path | Source)
 
 
 @dataclass(eq=False)
 class Job:
-    """One picture. asked: bytes that decoding takes, when that is more than a worker's share, else 0."""
+    """One picture. given: as the caller named it. asked: bytes that decoding takes, when more than a worker's share."""
 
-    path: Path
+    given: Path | Source
+    source: Source
     file_bytes: int
     outcome: Shot | ImageError | None = None
     asked: int = 0
@@ -32,11 +40,25 @@ class Job:
         return 0 if isinstance(self.outcome, ImageError) else self.outcome.nbytes
 
 
-class Line:
-    """The jobs in the order of the paths, and how many there may be at once."""
+def ready(items: Iterable[Item], limits: Limits) -> Iterator[tuple[Item, Source | ImageError]]:
+    """Each path or source as it was given, and as a source that a worker can take: URLs are fetched."""
+    given: deque[Item] = deque()
 
-    def __init__(self, paths: Iterable[Path], ahead_bytes: int) -> None:
-        self._paths = iter(paths)
+    def sources() -> Iterator[Source]:
+        for item in items:
+            given.append(item)
+            # a path as it stands: whoever wants absolute names makes sources of paths himself
+            yield item if isinstance(item, Source) else Source(uri_of(item), path=Path(item))
+
+    for source in remote.fetched(sources(), limits):
+        yield given.popleft(), source
+
+
+class Line:
+    """The jobs in the order of the sources, and how many there may be at once."""
+
+    def __init__(self, sources: Iterable[tuple[Path | Source, Source | ImageError]], ahead_bytes: int) -> None:
+        self._sources = iter(sources)
         self._ahead_bytes = ahead_bytes
         self.jobs: deque[Job] = deque()
 
@@ -44,10 +66,15 @@ class Line:
         """The next job, now in the line; None when there is no path left or no room yet."""
         if len(self.jobs) >= _MOST or self._held() >= self._ahead_bytes:
             return None
-        path = next(self._paths, None)
-        if path is None:
+        coming = next(self._sources, None)
+        if coming is None:
             return None
-        self.jobs.append(Job(Path(path), file_bytes(Path(path))))
+        item, source = coming
+        if isinstance(source, ImageError):
+            self.jobs.append(Job(item, Source(""), 0, source))
+        else:
+            size = len(source.data) if source.data is not None else file_bytes(source.path or Path())
+            self.jobs.append(Job(item, source, size, source.picture))
         return self.jobs[-1]
 
     def may_begin(self, job: Job) -> bool:
@@ -61,11 +88,11 @@ class Line:
         decoding = any(other.asked and not other.waits and other.outcome is None for other in self.jobs)
         return job is self.jobs[0] and not decoding
 
-    def pop(self) -> tuple[Path, Shot | ImageError]:
-        """The first job's path and outcome; nothing here holds the picture any more."""
+    def pop(self) -> tuple[Path | Source, Shot | ImageError]:
+        """The first job's path or source and its outcome; nothing here holds the picture any more."""
         job = self.jobs.popleft()
         assert job.outcome is not None
-        return job.path, job.outcome
+        return job.given, job.outcome
 
     def _held(self) -> int:
         return sum(job.held for job in self.jobs)

@@ -18,28 +18,34 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 
 from chiasm.errors import ChiasmError, ConfigError, ImageError
 from chiasm.images.decoder import decode as decode_file
-from chiasm.images.isolation.jobs import Job, Line
-from chiasm.images.isolation.worker import Decode, attempt, outcome_of, receive, send
-from chiasm.images.limits import DEFAULT, Limits
-from chiasm.images.picture import uri_of
-from chiasm.images.raw.mosaic import Shot
-
-_START = (
-    "import json, sys; given = json.loads(sys.argv[1]); sys.path[:] = given['sys_path']; "
-    "from chiasm.images.limits import Limits; from chiasm.images.isolation.worker import serve; "
-    "serve(given['channel'], given['decode'], Limits(**given['limits']), given['share'])"
+from chiasm.images.isolation.jobs import Item, Job, Line, ready
+from chiasm.images.isolation.worker import (
+    Decode,
+    attempt,
+    attempt_bytes,
+    nameless_file,
+    outcome_of,
+    receive,
+    send,
+    write,
 )
+from chiasm.images.limits import DEFAULT, Limits
+from chiasm.images.raw.mosaic import Shot
+from chiasm.images.sources import Source
+
+_START = str(Path(__file__).resolve().with_name("start.py"))
 # One thread each. glibc keeps the memory of a picture for the next one: that halves the time of a small JPEG.
 _ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
@@ -65,12 +71,25 @@ def trusted_path(decode: str) -> list[str]:
 
 def _spawn(given: str, channel: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-I", "-c", _START, given],  # isolated: neither the current folder nor PYTHONPATH is imported
+        [sys.executable, "-I", _START, given],  # isolated: neither the current folder nor PYTHONPATH is imported
         stdin=subprocess.PIPE,  # never written: its closing tells the worker that we are gone
         pass_fds=[channel],
         env={**os.environ, **_ENVIRONMENT},
         process_group=0,  # Ctrl-C in a terminal is for us; we end the workers
     )
+
+
+def _hand_over(wire: socket.socket, source: Source) -> None:
+    """Ask for a picture: by its path, or with its bytes. Raises OSError when the process is gone."""
+    if source.data is None:
+        send(wire, {"path": os.fspath(source.path or ""), "page": source.page})
+        return
+    data = nameless_file()
+    try:
+        write(data, source.data)
+        send(wire, {"uri": source.uri, "page": source.page}, data)
+    finally:
+        os.close(data)
 
 
 class _Worker:
@@ -81,6 +100,8 @@ class _Worker:
         self.wire, theirs = socket.socketpair()
         with theirs:
             given = {
+                "parent": os.getpid(),
+                "from_main_thread": threading.current_thread() is threading.main_thread(),
                 "sys_path": trusted_path(decode),
                 "channel": theirs.fileno(),
                 "decode": decode,
@@ -102,7 +123,7 @@ class _Worker:
         self.job = job
         if self.ready:
             self._expect_answer()
-            send(self.wire, {"path": os.fspath(job.path)})
+            _hand_over(self.wire, job.source)
 
     def confirm(self) -> None:
         """The process has started. Its job is sent only now: each side speaks in turn."""
@@ -194,11 +215,12 @@ class DecoderPool:
         """End the workers. Pictures that were yielded stay valid; the pool cannot be used again."""
         self._ending()
 
-    def decode_all(self, paths: Iterable[Path]) -> Iterator[tuple[Path, Shot | ImageError]]:
-        """Each path with its Picture, Mosaic or ImageError, in the order of the paths, which are taken as needed.
+    def decode_all(self, paths: Iterable[Item]) -> Iterator[tuple[Item, Shot | ImageError]]:
+        """Each path or `Source` with its Picture, Mosaic or ImageError, in the order given; taken as needed.
 
-        Raises ConfigError when the pool is closed or in another decode_all, ChiasmError when a worker cannot
-        be started.
+        Bytes in memory are decoded in workers too; URLs are fetched here, by threads, some ahead; arrays need no
+        decoding. Raises ConfigError when the pool is closed or in another decode_all, ChiasmError when a worker cannot
+        be started, MissingExtraError when a URL needs a package that is not installed.
         """
         if not self._ending.alive:
             raise ConfigError("this DecoderPool is closed; make a new one")
@@ -207,16 +229,17 @@ class DecoderPool:
                 "this DecoderPool is in another decode_all; finish that one or make a second pool"
             )
         if self.workers == 0:
-            for path in map(Path, paths):
-                yield path, attempt(self._decode, path, self.limits)
+            for item, source in ready(paths, self.limits):
+                yield item, _here(self._decode, source, self.limits)
             return
-        line = self._busy_with = Line(paths, self._ahead_bytes)
+        line = self._busy_with = Line(ready(paths, self.limits), self._ahead_bytes)
         try:
             while self._hand_out(line):
                 if line.jobs[0].outcome is None:
                     self._listen()
                 else:
-                    yield line.pop()
+                    given, outcome = line.pop()
+                    yield cast(Item, given), outcome  # the line gives back what came in
         finally:
             self._busy_with = None
             for worker in [worker for worker in self._crew if worker.job]:  # the caller stopped early
@@ -231,7 +254,8 @@ class DecoderPool:
             job = line.advance()
             if job is None:
                 break
-            self._assign(job)
+            if job.outcome is None:
+                self._assign(job)
         return bool(line.jobs)
 
     def _assign(self, job: Job) -> None:
@@ -268,7 +292,7 @@ class DecoderPool:
             worker.pause(received[0]["asks"])
         else:
             assert worker.job is not None
-            worker.job.outcome = outcome_of(*received, uri_of(worker.job.path))
+            worker.job.outcome = outcome_of(*received, worker.job.source.uri)
             worker.job = None
 
     def _bury(self, worker: _Worker, *, overdue: bool) -> None:
@@ -284,13 +308,13 @@ class DecoderPool:
         assert job is not None
         if overdue or status == -signal.SIGALRM:
             job.outcome = ImageError(
-                f"{uri_of(job.path)}: stopped after {self.limits.seconds_for(job.file_bytes):.1f} s of "
+                f"{job.source.uri}: stopped after {self.limits.seconds_for(job.file_bytes):.1f} s of "
                 "decoding; raise Limits.seconds if the file is good",
                 "timeout",
             )
         else:
             job.outcome = ImageError(
-                f"{uri_of(job.path)}: the decoding process ended with {_words_for(status)}; "
+                f"{job.source.uri}: the decoding process ended with {_words_for(status)}; "
                 "the file is damaged or hostile, or memory ran out",
                 "crashed",
             )
@@ -298,6 +322,23 @@ class DecoderPool:
     def _dismiss(self, worker: _Worker, patience: float = 0.0) -> int | None:
         self._crew.remove(worker)
         return worker.end(patience)
+
+
+def _here(decode: Decode, source: Source | ImageError, limits: Limits) -> Shot | ImageError:
+    """What decoding in this process gives."""
+    if isinstance(source, ImageError):
+        return source
+    if source.picture is not None:
+        return source.picture
+    if source.data is None:
+        outcome = attempt(decode, source.path or Path(), limits, source.page)
+        return outcome if isinstance(outcome, ImageError) else replace(outcome, uri=source.uri)
+    data = nameless_file()
+    try:
+        write(data, source.data)
+        return attempt_bytes(decode, data, limits, source.page, source.uri)
+    finally:
+        os.close(data)
 
 
 def _end_all(crew: list[_Worker], owner: int) -> None:

@@ -1,17 +1,17 @@
 """The process that decodes: what runs in it, and the wire to the pool. It may crash or hang at any time.
 
     pool ──{"path"}──► worker ──decode──► {"kind"} + an open nameless file with the pixels, or {"error"}
+      └──{"uri"} + an open nameless file with the bytes of a picture in memory
                           └──{"asks"}──► pool ──{"go"}──► worker, before the decoding of a large picture
 
-Both directions are lines of JSON over a socket pair. Pixels travel as a descriptor of a file without a name,
-so there is nothing that a killed process could leave behind: the memory goes with the last descriptor. The
-kernel ends the worker by itself when its time is up (an interval timer) and when the pool's process is gone
-(a signal on the pipe that is its stdin): neither needs Python, which may be stuck in C code.
+Both directions are lines of JSON over a socket pair. Pixels, and bytes to decode, travel as a descriptor of a file
+without a name, so there is nothing that a killed process could leave behind: the memory goes with the last descriptor.
+The kernel ends the worker by itself when its time is up (an interval timer) and when the pool's process is gone (see
+`start`): neither needs Python, which may be stuck in C code.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import resource
@@ -21,7 +21,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -29,14 +29,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chiasm.contracts import Sensor
+from chiasm.contracts import Capture, Sensor
 from chiasm.errors import ImageError
 from chiasm.images.decoder import count_pixels
 from chiasm.images.limits import Limits
 from chiasm.images.picture import Picture, uri_of
 from chiasm.images.raw.mosaic import Mosaic, Shot
 
-Decode = Callable[[Path, Limits], Shot]
+Decode = Callable[..., Shot]  # of a path and Limits; and of a page, where it reads files with several
 Message = dict[str, Any]
 Array = NDArray[np.uint8] | NDArray[np.uint16]
 
@@ -47,15 +47,29 @@ _CLOSE_ON_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)  # absent on macOS
 _MAPPED_FROM = 2**24
 
 
-def attempt(decode: Decode, path: Path, limits: Limits) -> Shot | ImageError:
+def attempt(decode: Decode, path: Path, limits: Limits, page: int = 0) -> Shot | ImageError:
     """What decoding gives, an error included. Whatever else a user's own decoder raises counts as damaged."""
     try:
-        return decode(path, limits)
+        return decode(path, limits, page) if page else decode(path, limits)
     except ImageError as error:
         return error
     except Exception as error:
         why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         return ImageError(f"{uri_of(path)}: the decoder failed ({why})", "damaged")
+
+
+def attempt_bytes(decode: Decode, data: int, limits: Limits, page: int, uri: str) -> Shot | ImageError:
+    """What decoding gives of the bytes in an open file without a name, which decoders see as a path."""
+    path = bytes_path(data)
+    outcome = attempt(decode, path, limits, page)
+    if isinstance(outcome, ImageError):
+        return ImageError(str(outcome).replace(str(path), uri), outcome.reason)
+    return replace(outcome, uri=uri)
+
+
+def bytes_path(data: int) -> Path:
+    """The path under which this process can open the file of a descriptor."""
+    return Path(f"/dev/fd/{data}")
 
 
 def serve(channel: int, decode: str, limits: Limits, share: int) -> None:
@@ -64,15 +78,15 @@ def serve(channel: int, decode: str, limits: Limits, share: int) -> None:
     channel: descriptor of a connected stream socket. decode: "module:function". A picture that needs more
     than `share` bytes while it is decoded asks the pool first.
     """
-    _bind_to_parent()
     with socket.socket(fileno=channel) as wire, suppress(BrokenPipeError, ConnectionResetError):  # it hung up
         module, _, name = decode.partition(":")
         function: Decode = getattr(import_module(module), name)
         _confine(limits)
-        shelf = _nameless_file()
+        shelf = nameless_file()
         send(wire, {"ready": True})
         while (received := receive(wire)) is not None:
-            path = Path(received[0]["path"])
+            asked, data = received
+            path, page = Path(asked["path"]) if data is None else bytes_path(data), asked["page"]
             seconds = limits.seconds_for(file_bytes(path))
             signal.setitimer(signal.ITIMER_REAL, seconds)
             cost = count_pixels(path) * _BYTES_PER_PIXEL
@@ -82,7 +96,11 @@ def serve(channel: int, decode: str, limits: Limits, share: int) -> None:
                 if receive(wire) is None:
                     return
                 signal.setitimer(signal.ITIMER_REAL, seconds)
-            outcome = attempt(function, path, limits)
+            if data is None:
+                outcome = attempt(function, path, limits, page)
+            else:
+                outcome = attempt_bytes(function, data, limits, page, asked["uri"])
+                os.close(data)
             signal.setitimer(signal.ITIMER_REAL, 0)
             _answer(wire, outcome, shelf)
             del outcome  # else two pictures are alive while the next one is decoded
@@ -94,20 +112,6 @@ def file_bytes(path: Path) -> int:
         return path.stat().st_size
     except (OSError, ValueError):
         return 0
-
-
-def _bind_to_parent() -> None:
-    """End with the parent, even when it is killed and even in the middle of C code.
-
-    Its end of the pipe closes when it ends; that raises SIGIO here, whose default action ends the process.
-    (On macOS the default is to ignore it; there the worker ends when it next reads or when its time is up.)
-    """
-    for number in (signal.SIGIO, signal.SIGALRM):
-        signal.signal(number, signal.SIG_DFL)  # the parent may have ignored them, which is inherited
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGIO, signal.SIGALRM})
-    lifeline = 0
-    fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
-    fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
 
 
 def _confine(limits: Limits) -> None:
@@ -142,22 +146,24 @@ def _answer(wire: socket.socket, outcome: Shot | ImageError, shelf: int) -> None
         "digest": outcome.digest,
         "source_bytes": outcome.source_bytes,
         "sensor": asdict(outcome.sensor) if outcome.sensor else None,
+        "capture": asdict(replace(outcome.capture, sensor=None)),
+        "part": outcome.part,
     }
     if isinstance(outcome, Mosaic):
         about |= {"black": outcome.black, "white": outcome.white}
     if pixels.nbytes < _MAPPED_FROM:  # the pool copies these before it asks for the next picture
-        _write(shelf, _bytes_of(pixels))
+        write(shelf, _bytes_of(pixels))
         send(wire, about, shelf)
         return
-    store = _nameless_file()
+    store = nameless_file()
     try:
-        _write(store, _bytes_of(pixels))
+        write(store, _bytes_of(pixels))
         send(wire, about, store)
     finally:
         os.close(store)
 
 
-def _nameless_file() -> int:
+def nameless_file() -> int:
     """A descriptor of a file that no folder holds. On Linux in memory, and not in /dev/shm, often tiny."""
     if sys.platform == "linux":
         return os.memfd_create("chiasm-picture")
@@ -165,10 +171,11 @@ def _nameless_file() -> int:
         return os.dup(file.fileno())
 
 
-def _write(descriptor: int, data: memoryview) -> None:
-    written = 0
-    while written < len(data):
-        written += os.pwrite(descriptor, data[written : written + 2**30], written)
+def write(descriptor: int, data: memoryview | bytes) -> None:
+    """All of the data, from the beginning of the file."""
+    view, written = memoryview(data), 0
+    while written < len(view):
+        written += os.pwrite(descriptor, view[written : written + 2**30], written)
 
 
 def _bytes_of(pixels: Array) -> memoryview:
@@ -216,12 +223,13 @@ def outcome_of(message: Message, descriptor: int | None, uri: str) -> Shot | Ima
         pixels = _received_pixels(descriptor, tuple(message["shape"]), np.dtype(message["dtype"]))
     finally:
         os.close(descriptor)
-    digest, source_bytes, told = message["digest"], message["source_bytes"], message["sensor"]
-    sensor = _received_sensor(told) if told else None
+    digest, source_bytes, part = message["digest"], message["source_bytes"], message["part"]
+    sensor = _received_sensor(message["sensor"]) if message["sensor"] else None
+    capture = replace(Capture(**message["capture"]), sensor=sensor)
     if message["kind"] == "raw" and sensor is not None:
         black, white = tuple(message["black"]), message["white"]
-        return Mosaic(pixels.view(np.uint16), black, white, sensor, digest, source_bytes, uri)
-    return Picture(pixels, digest, source_bytes, uri, sensor)
+        return Mosaic(pixels.view(np.uint16), black, white, sensor, digest, source_bytes, uri, capture, part)
+    return Picture(pixels, digest, source_bytes, uri, sensor, capture, part)
 
 
 def _received_sensor(told: Message) -> Sensor:

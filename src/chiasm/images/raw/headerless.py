@@ -46,6 +46,11 @@ def is_described(path: Path) -> bool:
     return path.suffix.lower() == SUFFIX and os.path.isfile(path.with_suffix(DESCRIPTION))  # noqa: PTH113, Path.is_file raises
 
 
+def describes(path: Path) -> bool:
+    """Whether the path is that of a description with its counts beside it, whatever the case of their suffix."""
+    return any(os.path.isfile(path.with_suffix(suffix)) for suffix in (SUFFIX, SUFFIX.upper()))  # noqa: PTH113
+
+
 def stat_of(path: Path) -> Stat | None:
     """Size and modification time in ns of a file, None when there is none.
 

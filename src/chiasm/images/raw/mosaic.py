@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from chiasm.contracts import Frame, Kind, Sensor
+from chiasm.contracts import Capture, Frame, Kind, Sensor
 from chiasm.errors import ShapeError
 from chiasm.images.picture import Picture
 
@@ -25,7 +25,8 @@ class Mosaic:
     values: H x W, H and W even, uint16, read-only; neither black-subtracted nor white-balanced. black: the count of
     no light for each site of a cell (R, G right of it, G below it, B). white: the count at which the sensor is
     full. sensor: how the counts become colour. digest: sha256 of what was read, in hex; source_bytes: how much it
-    was; uri: where it was.
+    was; uri: where it was. capture: how it was taken, as far as the file says. part: which picture of a file with
+    several it is, "" for the first.
     """
 
     values: NDArray[np.uint16]
@@ -35,6 +36,8 @@ class Mosaic:
     digest: str = ""
     source_bytes: int = 0
     uri: str = ""
+    capture: Capture = Capture()
+    part: str = ""
     kind: ClassVar[Kind] = "raw"
     remark: ClassVar[str] = ""  # a Picture may have one
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from chiasm.contracts import Sensor
 from chiasm.errors import ImageError, Reason
-from chiasm.images import container
+from chiasm.images import capture, container
 from chiasm.images.limits import Limits, refuse_size
 from chiasm.images.picture import Picture
 from chiasm.images.raw import calibration, cells, develop, directories
@@ -32,7 +32,7 @@ from chiasm.images.raw.mosaic import Mosaic, Shot
 if TYPE_CHECKING:
     from rawpy import RawPy
 
-_RAF_MODEL = 28  # where a RAF's header names the camera, in 32 bytes
+_RAF_MODEL, _RAF_PREVIEW = 28, 84  # where a RAF's header names the camera, in 32 bytes, and the place of its JPEG
 _BEYOND = "Input/output error"  # what LibRaw says of places that a file has not, though no disk is at fault
 # by name, because rawpy is imported late and its older versions lack some
 _UNSUPPORTED = {
@@ -65,7 +65,8 @@ def read(file: BinaryIO, kind: container.Format, name: str, limits: Limits) -> S
             found = _directories(file, kind)
             sensor = calibration.sensor_of(raw, found)
             taken = _mosaic if raw.raw_type == library.RawType.Flat else _photograph
-            return taken(raw, sensor, found, name)
+            shot = taken(raw, sensor, found, name)
+            return replace(shot, capture=capture.capture_of([*found, *_exif(file, kind)], shot.size))
     except ImageError:
         raise
     except Exception as error:  # rawpy's own, RuntimeError, and numpy's about arrays that cannot be
@@ -117,6 +118,18 @@ def _directories(file: BinaryIO, kind: container.Format) -> list[Directory]:
         file.seek(_RAF_MODEL)
         return [Directory(">", {directories.MAKE: (2, b"Fujifilm"), directories.MODEL: (2, file.read(32))})]
     return directories.read(file)
+
+
+def _exif(file: BinaryIO, kind: container.Format) -> list[Directory]:
+    """Directories with the facts of capture, of formats that keep them apart from those of `_directories`."""
+    if kind == "CR3":  # a TIFF of its own, whose first directory is EXIF's
+        file.seek(0)
+        return directories.read(BytesIO(file.read(2**16).partition(b"CMT2")[2]))
+    if kind == "RAF":  # in the JPEG of its preview
+        file.seek(_RAF_PREVIEW)
+        file.seek(int.from_bytes(file.read(4), "big"))
+        return capture.directories_of(file.read(2**16).partition(capture.EXIF_PREFIX)[2])
+    return []
 
 
 def _expect_counts(file: BinaryIO, kind: container.Format, name: str) -> None:
