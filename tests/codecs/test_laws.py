@@ -66,6 +66,16 @@ def test_values_of_any_layout_and_dtype_are_coded_alike_and_left_as_they_were(na
         assert codec.encode(level, other, quality)[0] == wanted
 
 
+def test_tensors_of_inference_mode_are_coded_outside_of_it_and_others_inside(named):
+    codec, level, x, quality = named
+    wanted = codec.encode(level, x, quality)[0]
+    with torch.inference_mode():
+        inside = x + 0
+        assert codec.encode(level, x, quality)[0] == wanted
+        codec.decode(level, wanted, tuple(x.shape[1:]), quality)
+    assert codec.encode(level, inside, quality)[0] == wanted
+
+
 def test_a_codec_can_be_sent_to_another_process(named):
     codec, level, x, quality = named
     codec.encode(level, x, quality)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from chiasm.codecs import entropy
+from chiasm.codecs import codec_named, entropy
 from chiasm.codecs.bands import LARGEST, Bands, Symbols, band_shapes, rounded
 from chiasm.codecs.transform import TransformCodec
 from chiasm.contracts import Parent
@@ -180,6 +180,22 @@ def test_a_parent_of_another_size_is_an_error_that_names_both(codec):
             attempt()
 
 
+def test_a_parent_of_another_codec_or_of_other_tables_is_an_error(codec, tables):
+    x = torch.zeros(1, 8, 3, 5)
+    plain, tried = codec_named("plain-fp16"), 0
+    other = TransformCodec(replace(tables, levels=(replace(tables.levels[0], depth=2), tables.levels[1])))
+    for symbols in (plain.encode("context", x)[1], other.encode("context", x, 5)[1], "text", [1, 2]):
+        parent = Parent(x, symbols)
+        for attempt in (
+            lambda parent=parent: codec.encode("detail", torch.zeros(1, 8, 6, 10), 5, parent),
+            lambda parent=parent: codec.decode("detail", b"", (8, 6, 10), 5, parent),
+        ):
+            with pytest.raises(PacketError, match=r"on top of 'context' as transform@f85d.* otherwise; encode both"):
+                attempt()
+            tried += 1
+    assert tried == 8
+
+
 @pytest.mark.parametrize("shape", [(7, 4, 4), (8, 16), (8,), (8, 0, 4), (8, 4, 4, 1)])
 def test_a_map_of_another_shape_than_the_tables_is_an_error(codec, shape):
     with pytest.raises(PacketError, match="is a map of 8 channels, got one of shape"):
@@ -257,6 +273,15 @@ def test_a_batch_is_coded_to_the_bytes_of_its_pictures(codec, waves):
         alone = encoded(codec, {name: x[index : index + 1] for name, x in batch.items()}, 6)
         assert (context[index][0], detail[index][0]) == (alone["context"][0], alone["detail"][0])
     assert len(context) == len(detail) == len({data for data, _ in context}) == 3
+
+
+def test_maps_of_inference_mode_may_have_parents_outside_of_it(codec, waves):
+    wanted = encoded(codec, waves, 6)["detail"][0]
+    with torch.inference_mode():
+        inside = {name: x + 0 for name, x in waves.items()}
+    assert encoded(codec, inside, 6)["detail"][0] == wanted
+    for maps in ({**waves, "detail": inside["detail"]}, {**waves, "context": inside["context"]}):
+        assert encoded(codec, maps, 6)["detail"][0] == wanted
 
 
 def test_a_child_may_be_coded_on_a_parent_that_was_stored_before_at_another_quality(codec, waves):

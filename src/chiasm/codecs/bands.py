@@ -124,12 +124,12 @@ def synthesise(
             below = offsets[1:, : level.smooth]
             values = [_restore(*pair, step, device)[None] for pair in zip(coarse, below, strict=True)]
             smooth = crop(unwavelet(values), (height, width))[0]  # S H W
-            x = x + basis[:, : level.smooth] @ smooth.flatten(1)
+            x.add_(basis[:, : level.smooth] @ smooth.flatten(1))
         if further is not None:
             added = _constant(further.integers[:, 0].astype(np.float32) * step, device).flatten(1)  # n H*W
-            x = x + _constant(level.scale[:, None] * further.directions.T.astype(np.float32), device) @ added
+            x.add_(_constant(level.scale[:, None] * further.directions.T.astype(np.float32), device) @ added)
         x = x.reshape(1, -1, height, width)
-        return x if parent is None else x + crop(double(parent.to(x)), (height, width))
+        return x if parent is None else x.add_(crop(double(parent.to(x)), (height, width)))
 
 
 def _restore(band: Array, offsets: Array, step: float, device: torch.device) -> Tensor:

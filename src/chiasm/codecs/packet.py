@@ -180,7 +180,8 @@ def _check_level(name: str, coded: Coded) -> None:
         )
     if math.prod(shape) * (_share(coded) if coded.tile else 1.0) > MOST_NUMBERS:
         raise PacketError(
-            f"packet: level {name!r} decodes to more than {MOST_NUMBERS} numbers at a time; encode it in smaller tiles"
+            f"packet: level {name!r} decodes to more than {MOST_NUMBERS} numbers at a time; encode it in smaller "
+            "tiles, or let its encoder see the picture smaller"
         )
     if not 0 <= coded.quality <= 255:
         raise PacketError(f"packet: level {name!r} has quality {coded.quality}; expected 0 to 255, fetch it again")

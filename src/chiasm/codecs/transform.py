@@ -99,11 +99,11 @@ class TransformCodec:
         worth = self.worth(level, sizes)
         integers = [band.cpu().numpy() for band in held]
         beside = further.found(x, y, facts, self.fitted.step(level, quality))
-        above = [None] * len(values) if parent is None else [x.bands for x in cast(list[Symbols], parent.symbols)]
+        parents = [None] * len(values) if parent is None else cast(list[object], parent.symbols)
         coded = []
-        for index, more in enumerate(beside):
-            symbols = Symbols([band[index] for band in integers], more)
-            coded.append((self.write(level, symbols, quality, above[index], worth.of(index)), symbols))
+        for index, (more, known) in enumerate(zip(beside, parents, strict=True)):
+            symbols, above = Symbols([band[index] for band in integers], more), self._above(facts, values.shape, known)
+            coded.append((self.write(level, symbols, quality, above, worth.of(index)), symbols))
         return coded
 
     def decode(
@@ -115,7 +115,7 @@ class TransformCodec:
         """
         facts = self._facts(level)
         self._fits(facts, shape, parent)
-        above = None if parent is None else cast(Symbols, parent.symbols).bands
+        above = self._above(facts, shape, None if parent is None else parent.symbols)
         symbols = self.read(level, data, (shape[1], shape[2]), quality, above)
         return Parent(self.restore(level, symbols, quality, parent), symbols)
 
@@ -219,6 +219,19 @@ class TransformCodec:
                 return facts
         known = [facts.name for facts in self.fitted.levels]
         raise PacketError(f"space {self.space!r} has no level {level!r}; {nearest(level, known)}")
+
+    def _above(self, facts: LevelTables, shape: tuple[int, ...], symbols: object) -> Bands | None:
+        """The bands of a parent's symbols. Raises PacketError for those of another codec, or of other tables."""
+        if symbols is None or not facts.parent:
+            return None
+        half = (-(-shape[-2] // 2), -(-shape[-1] // 2))
+        wanted = band_shapes(self._facts(facts.parent), half)
+        if not isinstance(symbols, Symbols) or [band.shape for band in symbols.bands] != wanted:
+            raise PacketError(
+                f"level {facts.name!r} is coded on top of {facts.parent!r} as {NAME}@{self.tables} codes that, and it "
+                "was coded otherwise; encode both"
+            )
+        return symbols.bands
 
     def _fits(self, facts: LevelTables, shape: tuple[int, ...], parent: Parent | None) -> None:
         """Raise PacketError unless a map of this shape can be coded on top of this parent."""
