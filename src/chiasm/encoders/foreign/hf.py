@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from chiasm.contracts import Level
+from chiasm.contracts import Level, Size
 from chiasm.encoders import catalogue
 from chiasm.encoders.foreign import weights
-from chiasm.encoders.foreign.network import Opened, Preprocessing, chosen, first_words, unfit_torchvision
+from chiasm.encoders.foreign.network import Opened, Preprocessing, chosen, first_words, stride_of, unfit_torchvision
 from chiasm.errors import MissingExtraError, ModelError, nearest
 from chiasm.features import tokens
 
@@ -56,23 +56,22 @@ def open_hf(name: str, file: Path | None, layers: Sequence[str] | None, device: 
             catalogue.check(f"hf:{_spoken(name)} ({config.model_type})")
         network, missing = _loaded(name, file, config)
     network.eval().requires_grad_(False).to(device)
-    kind = Blocks if is_transformer(config) else Stages
-    run = kind(network)
     edge = _edge(config)
-    known, default, widths, fixed = _probed(run, edge, device)
+    run, widths, fixed = _probed(network, is_transformer(config), edge, device)
+    known, default = list(widths), run.default(list(widths))
     if any(part.startswith("pooler") for part in missing):
         known, default = ([level for level in levels if level != "pooled"] for levels in (known, default))
     names = run.names = chosen(layers, default, known, f"hf:{name}")
-    grid = max(stride for _, stride in widths.values())
+    grid = max([1, *(stride for _, stride in widths.values())])
     return Opened(
-        name=f"hf:{name}",
+        name=f"hf:{_spoken(name)}",
         digest=weights.digest(network, [part.partition(".")[0] for part in missing if part.startswith("pooler")]),
         levels=tuple(Level(level, *widths[level]) for level in names),
         grid=grid,
-        multiple=grid if kind is Blocks else 1,
+        multiple=grid if isinstance(run, Blocks) else 1,
         run=run,
         preprocessing=_preprocessing(name if file is None else str(file)),
-        view=f"longest:{edge}" if kind is Blocks and fixed is None else f"square:{edge}",
+        view=f"longest:{edge}" if isinstance(run, Blocks) and fixed is None else f"square:{edge}",
         fixed=fixed,
     )
 
@@ -208,29 +207,41 @@ def _preprocessing(name: str) -> Preprocessing:
     return Preprocessing(tuple(mean), tuple(std)) if mean and std else Preprocessing()
 
 
-Probe = tuple[list[str], list[str], dict[str, tuple[int, int]], tuple[int, int] | None]
+def _probed(
+    network: Any, transformer: bool, edge: int, device: torch.device
+) -> tuple[Blocks | Stages, dict[str, tuple[int, int]], Size | None]:
+    """How to run it, channels and stride of each level, and the only size that it reads, where it is but one.
 
-
-def _probed(run: Blocks | Stages, edge: int, device: torch.device) -> Probe:
-    """Names of levels, the default ones, channels and stride of each, and the only size where there is but one."""
-    own = (edge, edge)
-    other = (run.unit * 4, run.unit * 3) if isinstance(run, Blocks) else (edge + run.unit, edge + 2 * run.unit)
-    for size in (other, own):
-        try:
-            with torch.no_grad():
-                run.settle(torch.rand(1, 3, *size, device=device))
-                found = run(torch.zeros(1, 3, *size, device=device))
-            break
-        except Exception as error:  # whatever it fails with, it does not take this size
-            if size == own:
+    A network with patches may still have stages; levels whose places do not lie evenly over the picture are left out.
+    """
+    problem: Exception | None = None
+    for kind in (Blocks, Stages) if transformer else (Stages,):
+        run = kind(network)
+        for size in (run.other_size(edge), (edge, edge)):
+            try:
+                with torch.no_grad():
+                    run.settle(torch.rand(1, 3, *size, device=device))
+                    found, again = (
+                        run(torch.linspace(0, 1, 3 * size[0] * size[1]).view(1, 3, *size).to(device)) for _ in (1, 2)
+                    )
+            except Exception as error:  # whatever it fails with, it does not take this size
+                problem = problem or error
+                continue
+            if any(not torch.equal(x, again[name]) for name, x in found.items()):
                 raise ModelError(
-                    f"{type(run.network).__name__} does not run on {edge} x {edge} pixels ({first_words(error)}); name "
-                    "another network"
-                ) from error
-    if "cls" in found and torch.equal(found["cls"], found.get("pooled", found["cls"])):
-        found.pop("pooled", None)  # it is the class token once more
-    widths = {name: (int(x.shape[1]), round(size[0] / x.shape[2]) if x.ndim == 4 else 0) for name, x in found.items()}
-    return list(found), run.default(list(found)), widths, None if size == other else own
+                    f"{type(network).__name__} gives other features each time, as networks that mask at random do; "
+                    "name another network"
+                )
+            if "cls" in found and torch.equal(found["cls"], found.get("pooled", found["cls"])):
+                found.pop("pooled", None)  # it is the class token once more
+            widths = {name: (int(x.shape[1]), stride_of(x, size)) for name, x in found.items()}
+            even = {name: (channels, stride) for name, (channels, stride) in widths.items() if stride is not None}
+            if even:
+                return run, even, (edge, edge) if size == (edge, edge) else None
+    raise ModelError(
+        f"{type(network).__name__} does not give features of {edge} x {edge} pixels "
+        f"({first_words(problem) if problem else 'its maps are none'}); name another network"
+    )
 
 
 class Blocks:
@@ -246,6 +257,10 @@ class Blocks:
         self.has_last_raw = True
         takes = inspect.signature(network.forward).parameters
         self.options = {"interpolate_pos_encoding": True} if "interpolate_pos_encoding" in takes else {}
+
+    def other_size(self, edge: int) -> Size:
+        """A size that it was not made for."""
+        return (4 * self.unit, 3 * self.unit) if edge != 4 * self.unit else (5 * self.unit, 3 * self.unit)
 
     def settle(self, x: Tensor) -> None:
         """Find out whether the library's last tokens are those of its last block after the norm, or before it."""
@@ -296,11 +311,14 @@ class Blocks:
 class Stages:
     """A network whose stride grows: normalised pixels to its stages."""
 
-    unit = 32
-
     def __init__(self, network: Any) -> None:
         self.network = network
         self.names: Sequence[str] | None = None
+
+    def other_size(self, edge: int) -> Size:
+        """A size that it was not made for; not small, since windows must fit into its last maps."""
+        near = -(-edge // 32) * 32
+        return near + 32, near + 64
 
     def settle(self, x: Tensor) -> None:
         """Nothing: a map has one form."""

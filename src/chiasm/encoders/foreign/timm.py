@@ -54,7 +54,7 @@ def open_timm(name: str, file: Path | None, layers: Sequence[str] | None, device
         digest=weights.digest(network, classifier(network)),
         levels=tuple(Level(level, *widths[level.removesuffix(RAW)]) for level in names),
         grid=grid,
-        multiple=grid if hasattr(network, "patch_embed") else 1,
+        multiple=grid if hasattr(network, "patch_embed") and fixed is None else 1,
         run=Running(network, names),
         preprocessing=file_preprocessing or Preprocessing(tuple(cfg["mean"]), tuple(cfg["std"])),
         view=f"longest:{edge}" if is_transformer(network) and fixed is None else f"square:{edge}",
@@ -195,7 +195,7 @@ class Running:
         self.transformer = is_transformer(network)
         norm = not self.transformer and not type(network).__name__.startswith("Hiera")  # refuses it
         options: dict[str, Any] = {"indices": self.indices, "norm": norm, "output_fmt": "NCHW"}
-        if self.transformer:
+        if self.transformer and int(network.num_prefix_tokens):
             options["return_prefix_tokens"] = True
         if "pooled" not in names:
             options |= {"stop_early": True, "intermediates_only": True}
