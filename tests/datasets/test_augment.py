@@ -172,3 +172,13 @@ def test_a_class_stays_and_a_mosaic_is_refused():
         augmented(replace(sample, frame=Frame(pixels[:1], "raw")), Augment(16, 16), draws())
     with pytest.raises(ConfigError, match=r"zoom with 0 < lowest"):
         Augment(16, 16, (2.0, 1.0))
+
+
+def test_a_task_of_any_name_is_treated_by_its_kind():
+    """Directions called otherwise are mirrored as directions are."""
+    facing = torch.tensor([0.6, 0.0, -0.8]).view(3, 1, 1).expand(3, 8, 8).contiguous()
+    known = torch.ones(8, 8, dtype=torch.bool)
+    held = Sample("a", Frame(torch.rand(3, 8, 8)), {"slope": facing}, {"slope": known})
+    settings = Augment(8, 8, (1.0, 1.0), mirror=1.0)
+    taken = augmented(held, settings, torch.Generator().manual_seed(0), {"slope": "direction"}).targets["slope"]
+    assert torch.equal(taken, facing * torch.tensor([-1.0, 1.0, 1.0]).view(3, 1, 1))

@@ -5,8 +5,8 @@
 How each target is zoomed: pictures are averaged when they shrink and interpolated when they grow. Ids, depth and
 normals take the nearest pixel, since a mean of two depths is a surface that nobody saw. An edge is the strongest of the
 pixels that fall on it when shrinking, so that thin lines survive. Masks are strict: a pixel is valid only when every
-pixel that it was made of is. Tasks are known by the names of `contracts.Sample`: edges, normals, depth; maps of any
-other name are treated as ids are.
+pixel that it was made of is. What a target is follows from the kind of its task; maps of unknown tasks are treated as
+ids are.
 
 Depth comes out canonical where the camera is known, see `geometry.canonical`: the picture's own metres are
 `geometry.metric(depth, sample.camera)`.
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -25,10 +26,14 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from chiasm.contracts import Frame, Intrinsics, Sample
+from chiasm.contracts import AnswerKind, Frame, Intrinsics, Sample
 from chiasm.errors import ConfigError, ShapeError
 from chiasm.geometry import pinhole as geometry
 
+# Kinds of the tasks that public sets and generated scenes have targets of.
+PUBLIC: Mapping[str, AnswerKind] = {
+    "semantics": "classes", "depth": "distance", "normals": "direction", "edges": "probability"
+}  # fmt: skip
 _SHARPEST, _SOFTEST = 0.3, 1.1  # sigma of the blur in pixels
 
 
@@ -78,11 +83,14 @@ class _Cut(NamedTuple):
     columns: int
 
 
-def augmented(sample: Sample, settings: Augment, generator: torch.Generator) -> Sample:
+def augmented(
+    sample: Sample, settings: Augment, generator: torch.Generator, kinds: Mapping[str, AnswerKind] = PUBLIC
+) -> Sample:
     """A random view of settings.height x settings.width: a function of the sample and the generator.
 
-    `classes` stays as it is. An id drawn from a crop may be of a thing outside it; choose the zoom accordingly. Beyond
-    the border pixels are repeated and no target is valid. Raises ShapeError for a mosaic.
+    kinds: of tasks, by their names. A label of the whole picture stays as it is. An id drawn from a crop may be of a
+    thing outside it; choose the zoom accordingly. Beyond the border pixels are repeated and no target is valid. Raises
+    ShapeError for a mosaic.
     """
     if sample.frame.kind != "rgb":
         raise ShapeError(f"{sample.name}: expected a photograph to augment, got kind {sample.frame.kind!r}")
@@ -97,13 +105,15 @@ def augmented(sample: Sample, settings: Augment, generator: torch.Generator) -> 
     for task, target in sample.targets.items():
         known = sample.valid[task]
         if target.ndim == 3:
-            taken, known = _taken(task, target, known, part, settings)
-            targets[task], valid[task] = (_mirrored(task, taken), known.flip(-1)) if flip else (taken, known)
+            kind = kinds.get(task, "classes")
+            taken, known = _taken(kind, target, known, part, settings)
+            targets[task], valid[task] = (_mirrored(kind, taken), known.flip(-1)) if flip else (taken, known)
         else:
             targets[task], valid[task] = target, known
     camera = sample.camera and _seen_by(sample.camera, part, settings, flip)
-    if camera is not None and "depth" in targets:
-        targets["depth"] = geometry.canonical(targets["depth"], camera)
+    if camera is not None:
+        far = {task: x for task, x in targets.items() if kinds.get(task) == "distance"}
+        targets |= {task: geometry.canonical(x, camera) for task, x in far.items()}
     return replace(sample, frame=Frame(pixels), targets=targets, valid=valid, camera=camera)
 
 
@@ -154,7 +164,7 @@ def _selected(x: Tensor, first: int, count: int, axis: int) -> tuple[Tensor, Ten
     return x.index_select(axis, places.clamp(0, x.shape[axis] - 1)), inside
 
 
-def _taken(task: str, target: Tensor, valid: Tensor, part: _Cut, settings: Augment) -> tuple[Tensor, Tensor]:
+def _taken(kind: AnswerKind, target: Tensor, valid: Tensor, part: _Cut, settings: Augment) -> tuple[Tensor, Tensor]:
     """A target C H W and its mask H W at the crop's size."""
     valid = valid[None]
     spans = ((part.top, part.rows, settings.height), (part.left, part.columns, settings.width))
@@ -163,7 +173,7 @@ def _taken(task: str, target: Tensor, valid: Tensor, part: _Cut, settings: Augme
         valid = _selected(valid, first, count, axis)[0] & (inside[None, :, None] if axis == 1 else inside)
         if count == wanted:
             continue
-        if task == "edges" and count > wanted:  # every pixel falls on one place, whose strongest edge stays
+        if kind == "probability" and count > wanted:  # every pixel falls on one place, whose strongest edge stays
             target, valid = _pooled(target, wanted, axis), ~(_pooled((~valid).float(), wanted, axis) > 0)
             continue
         nearest = ((torch.arange(wanted) + 0.5) * (count / wanted)).long().clamp(max=count - 1)
@@ -181,10 +191,10 @@ def _pooled(x: Tensor, wanted: int, axis: int) -> Tensor:
     return best
 
 
-def _mirrored(task: str, target: Tensor) -> Tensor:
-    """Left and right swapped; the x of normals too."""
+def _mirrored(kind: AnswerKind, target: Tensor) -> Tensor:
+    """Left and right swapped; the x of directions too."""
     swapped = target.flip(-1)
-    if task == "normals":
+    if kind == "direction":
         swapped = swapped * swapped.new_tensor([-1.0, 1.0, 1.0]).view(3, 1, 1)
     return swapped
 

@@ -239,7 +239,8 @@ class DenseRecipe:
         config = self.config
         samples = self.mixture.draw(config.batch, draws)
         views = self.views(float(config.smallest + (1 - config.smallest) * torch.rand((), generator=draws)))
-        batch = collate([augmented(sample, views, draws) for sample in samples], self.specs).to(device)
+        kinds = {spec.name: spec.kind for spec in self.specs}
+        batch = collate([augmented(sample, views, draws, kinds) for sample in samples], self.specs).to(device)
         quality = qualities(config.batch, config.coded, draws)
         answers = module(batch.pixels.contiguous(memory_format=torch.channels_last), quality)
         weights = self.rarity.to(device)
