@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Kind = Literal["rgb", "raw"]
-Unit = Literal["logit", "metre", "canonical", "relative", "direction", "srgb"]
+AnswerKind = Literal["classes", "distance", "direction", "probability", "picture", "label", "vector"]
+Unit = Literal["", "metre", "canonical", "relative"]  # of distances; every other kind has one unit
 Stat = tuple[int, int]  # a file's size in bytes and its mtime in ns: the same stat, so the same bytes, unread
 Triple = tuple[float, float, float]
+Size: TypeAlias = tuple[int, int]  # height and width
 
 # Level -> tensor: a map B x C x h x w, or a vector B x D. Names and shapes are those of a Space.
 Features: TypeAlias = Mapping[str, "Tensor"]
@@ -119,6 +121,20 @@ class Space:
 
 
 @dataclass(frozen=True)
+class View:
+    """What of the picture an encoder saw.
+
+    size: height and width of the encoder's input, padding included. scale, offset: a point (y, x) of the picture, in
+    pixels from its upper left corner, lies at scale * point + offset in that input. Native: scale 1, offset 0, padded
+    at the bottom and right.
+    """
+
+    size: Size
+    scale: tuple[float, float] = (1.0, 1.0)
+    offset: tuple[float, float] = (0.0, 0.0)
+
+
+@dataclass(frozen=True)
 class Packet:
     """The compressed features of one image, level by level.
 
@@ -164,19 +180,21 @@ class Failure:
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """What a head answers for one task, and in which unit; a unit is never guessed.
+    """What a head answers for one task. The name is free; the kind decides what is done with the answer.
 
-    channels: of the map B channels H W (or, for `classes`, of the vector B channels). unit: logit (semantics, classes,
-    edges), metre, canonical or relative (depth; canonical: metres as one pinned camera would need them, see
-    `geometry.pinhole`), direction (normals: unit vectors, x right, y down, z forward, so those of what
-    is seen have z < 0), srgb (pictures, around [0, 1]). classes: names, one for each channel, where channels are
-    classes.
+    channels: of the map B channels h w, or of the vector B channels for `label` and `vector`. kind (see `heads.kinds`):
+    classes (logits of every place), distance (> 0), direction (unit vectors, x right, y down, z forward, so those of
+    what is seen have z < 0), probability (a logit of every place), picture (sRGB, around [0, 1]), label (logits of the
+    whole picture), vector (any numbers of the whole picture). classes: names, one for each channel, of `classes` and
+    `label`. unit: of a distance: metre, relative, or canonical (metres as one pinned camera would need them, see
+    `geometry.pinhole`); "" for every other kind.
     """
 
     name: str
     channels: int
-    unit: Unit
+    kind: AnswerKind
     classes: tuple[str, ...] = ()
+    unit: Unit = ""
 
 
 @dataclass(frozen=True)
@@ -193,10 +211,10 @@ class Intrinsics:
 class Sample:
     """One picture and what is known of it.
 
-    frame: the picture, C x H x W. targets: task -> C x H x W, float32 in the TaskSpec's unit, but semantics 1 x H x W
-    int64 class ids, and edges 1 x H x W the share of annotators that drew an edge there, [0, 1]; for `classes` a
-    single int64 id, shape (). valid: task -> bool H x W, false where the target says nothing (and holds 0). A task
-    without a target is not in either. camera: of the picture as it is here, None when unknown.
+    frame: the picture, C x H x W. targets: task -> C x H x W, float32 in the TaskSpec's unit, but of kind `classes`
+    1 x H x W int64 class ids, of kind `probability` 1 x H x W the share of annotators that said yes there, [0, 1]; for
+    a `label` a single int64 id, shape (). valid: task -> bool H x W, false where the target says nothing (and holds
+    0). A task without a target is not in either. camera: of the picture as it is here, None when unknown.
     """
 
     name: str

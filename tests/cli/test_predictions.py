@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from chiasm.cli.answers import SHOWN, THUMB, ContactSheet, answer_file
+from chiasm.cli.answers import THUMB, ContactSheet, answer_file, sheet_row
 from chiasm.cli.training import OWN_TASKS
 from chiasm.contracts import TaskSpec
 from chiasm.datasets.vocabulary import palette
 from chiasm.encoders.ns import NS
 from chiasm.geometry.pinhole import VIEW
 from chiasm.heads.answers import Answer
-from chiasm.heads.dense import ClassifyHead, DenseHead
+from chiasm.heads.classify import ClassifyHead
+from chiasm.heads.dense import DenseHead
 from chiasm.heads.saved import write_head
 from chiasm.training.recipes.head import TASKS
 
 SPECS = (
-    TaskSpec("semantics", 3, "logit", ("road", "sky", "tree")),
-    TaskSpec("depth", 1, "metre"),
+    TaskSpec("semantics", 3, "classes", ("road", "sky", "tree")),
+    TaskSpec("depth", 1, "distance", unit="metre"),
     TaskSpec("normals", 3, "direction"),
-    TaskSpec("edges", 1, "logit"),
+    TaskSpec("edges", 1, "probability"),
 )
-KINDS = TaskSpec("classes", 2, "logit", ("cat", "newt"))
+KINDS = TaskSpec("classes", 2, "label", ("cat", "newt"))
 
 
 @pytest.fixture(scope="module")
@@ -216,20 +217,16 @@ def test_the_palette_is_pascals():
 def test_depth_far_away_takes_a_coarser_scale():
     answer = Answer(SPECS[1], np.array([[1.0, 400.0]], np.float32))
     suffix, data = answer_file(answer, "png", "x")
-    path = Path(suffix)
-    assert path.suffix == ".png"
-    import io
-
+    assert suffix == "depth.png"
     with Image.open(io.BytesIO(data)) as image:
         assert image.text["chiasm:metres_per_count"] == "0.01"
         assert np.array(image).tolist() == [[100, 40000]]
 
 
-def test_the_sheet_ends():
+def test_a_sheet_shows_rows_of_one_height():
     sheet = ContactSheet()
     assert sheet.file() is None
     answer = Answer(SPECS[3], np.zeros((8, 8), np.float32))
-    for _ in range(SHOWN + 5):
-        sheet.add(np.zeros((8, 8, 3), np.uint8), [answer])
-    assert sheet.full
-    assert len(sheet.rows) == SHOWN
+    sheet.rows += [sheet_row(np.zeros((size, size, 3), np.uint8), [answer]) for size in (8, 900)]
+    with Image.open(io.BytesIO(sheet.file())) as image:
+        assert image.size == (2 * THUMB + 4, 2 * THUMB + 4)

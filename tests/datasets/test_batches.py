@@ -9,9 +9,10 @@ from chiasm.contracts import Frame, Intrinsics, Sample, TaskSpec
 from chiasm.datasets.batches import Mixture, collate
 from chiasm.errors import ConfigError, ShapeError
 
-SEMANTICS = TaskSpec("semantics", 3, "logit", ("a", "b", "c"))
-TASKS = (SEMANTICS, TaskSpec("depth", 1, "metre"), TaskSpec("normals", 3, "direction"), TaskSpec("edges", 1, "logit"))
-CLASSES = TaskSpec("classes", 2, "logit", ("cat", "dog"))
+SEMANTICS = TaskSpec("semantics", 3, "classes", ("a", "b", "c"))
+DEPTH = TaskSpec("depth", 1, "distance", unit="metre")
+TASKS = (SEMANTICS, DEPTH, TaskSpec("normals", 3, "direction"), TaskSpec("edges", 1, "probability"))
+CLASSES = TaskSpec("classes", 2, "label", ("cat", "dog"))
 SIZE = (6, 8)
 
 

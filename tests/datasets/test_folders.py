@@ -11,8 +11,8 @@ from chiasm.contracts import TaskSpec
 from chiasm.datasets.folders import Folders
 from chiasm.errors import ConfigError
 
-TASK = TaskSpec("semantics", 3, "logit", ("a", "b", "c"))
-CLASSES = TaskSpec("classes", 2, "logit", ("cat", "dog"))
+TASK = TaskSpec("semantics", 3, "classes", ("a", "b", "c"))
+CLASSES = TaskSpec("classes", 2, "label", ("cat", "dog"))
 SIZE = (6, 8)
 
 
@@ -57,7 +57,7 @@ def test_pictures_and_labels_are_matched_by_name(home):
 def test_depth_takes_its_scale(home):
     for path in (home / "labels").rglob("*.png"):
         save(path, np.full(SIZE, 300, np.uint16))
-    held = Folders.load(home / "images", home / "labels", TaskSpec("depth", 1, "metre"), 0.01)
+    held = Folders.load(home / "images", home / "labels", TaskSpec("depth", 1, "distance", unit="metre"), 0.01)
     torch.testing.assert_close(held[0].targets["depth"], torch.full((1, *SIZE), 3.0))
 
 

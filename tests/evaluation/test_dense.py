@@ -197,11 +197,11 @@ def test_the_report_and_its_sheet_are_written(report, tmp_path):
 
 def test_colours():
     normals = torch.tensor([0.0, 0.0, -1.0])[:, None, None]
-    assert coloured("normals", normals)[0, 0].tolist() == [0.5, 0.5, 0.0]
-    assert coloured("edges", torch.ones(1, 1, 1))[0, 0].tolist() == [0, 0, 0]
-    unknown = coloured("depth", torch.ones(1, 1, 1), torch.zeros(1, 1, dtype=torch.bool))
+    assert coloured("direction", normals)[0, 0].tolist() == [0.5, 0.5, 0.0]
+    assert coloured("probability", torch.ones(1, 1, 1))[0, 0].tolist() == [0, 0, 0]
+    unknown = coloured("distance", torch.ones(1, 1, 1), torch.zeros(1, 1, dtype=torch.bool))
     assert unknown[0, 0].tolist() == [0.5, 0.5, 0.5]
-    classes = coloured("semantics", torch.arange(39).reshape(1, 1, 39))
+    classes = coloured("classes", torch.arange(39).reshape(1, 1, 39))
     assert (classes.min(), len({tuple(colour) for colour in classes[0].tolist()})) == (0.0, 39)
     assert 0.5 < classes.max() <= 1.0
 

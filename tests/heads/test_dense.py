@@ -12,18 +12,20 @@ from torch.utils.flop_counter import FlopCounterMode
 from chiasm.contracts import Features, Level, Space, TaskSpec
 from chiasm.encoders.ns import NS, SpaceEncoder
 from chiasm.errors import ModelError, ShapeError
+from chiasm.heads.classify import ClassifyHead
 from chiasm.heads.denoise import DenoiseHead
-from chiasm.heads.dense import TYPICAL, ClassifyHead, DenseHead
+from chiasm.heads.dense import DenseHead
+from chiasm.heads.kinds import TYPICAL
 from chiasm.heads.saved import KEY, about_head, read_head, write_head
 from chiasm.heads.trunk import folded
 
 TASKS = (
-    TaskSpec("semantics", 50, "logit", tuple(f"class {i}" for i in range(50))),
-    TaskSpec("depth", 1, "metre"),
+    TaskSpec("semantics", 50, "classes", tuple(f"class {i}" for i in range(50))),
+    TaskSpec("depth", 1, "distance", unit="metre"),
     TaskSpec("normals", 3, "direction"),
-    TaskSpec("edges", 1, "logit"),
+    TaskSpec("edges", 1, "probability"),
 )
-KINDS = TaskSpec("classes", 3, "logit", ("cat", "dog", "newt"))
+KINDS = TaskSpec("classes", 3, "label", ("cat", "dog", "newt"))
 
 
 def features(height: int, width: int, batch: int = 1) -> Features:
@@ -90,7 +92,7 @@ def test_tasks_hear_each_other_only_through_the_exchange():
     for exchange, differs in ((True, True), (False, False)):
         one = DenseHead(NS, TASKS, exchange).eval().requires_grad_(False)
         before = one(given)["depth"]
-        for parameter in one.own["semantics"].parameters():
+        for parameter in one.own[0].parameters():
             parameter.normal_(std=1.0)
         assert bool((one(given)["depth"] != before).any()) is differs
 

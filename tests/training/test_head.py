@@ -19,7 +19,7 @@ from chiasm.training.recipes.head import HeadConfig, HeadRecipe, class_names, fr
 from chiasm.training.stored import Stored, fingerprint, items_of, shrunk
 
 COUNT, SIZE = 12, (72, 90)
-SEMANTICS = TaskSpec("semantics", 2, "logit", ("dark", "bright"))
+SEMANTICS = TaskSpec("semantics", 2, "classes", ("dark", "bright"))
 
 
 def half(seed: int) -> np.ndarray:
@@ -167,7 +167,7 @@ def test_one_picture_is_never_on_both_sides(pipeline, place):
         HeadRecipe.load(HeadConfig(), replace(stored, items=twice[:3]), recipe.head)
 
 
-@pytest.mark.parametrize("task", [SEMANTICS, TaskSpec("depth", 1, "metre")])
+@pytest.mark.parametrize("task", [SEMANTICS, TaskSpec("depth", 1, "distance", unit="metre")])
 def test_without_a_valid_pixel_there_is_no_score(pipeline, place, tmp_path, task):
     void = 255 if task is SEMANTICS else 0
     for seed in range(COUNT):
@@ -200,7 +200,7 @@ def test_thin_edges_survive_shrinking():
 def test_one_picture_under_two_names_keeps_two_labels(pipeline, place):
     items = items_of(pipeline, place / "masks", SEMANTICS)
     twin = replace(items[0], name="twin", label=1)
-    stored = Stored(pipeline, TaskSpec("classes", 2, "logit", ("a", "b")), [replace(items[0], label=0), twin])
+    stored = Stored(pipeline, TaskSpec("classes", 2, "label", ("a", "b")), [replace(items[0], label=0), twin])
     assert [int(stored[index][1]) for index in (0, 1)] == [0, 1]
     assert fingerprint(items, SEMANTICS) == fingerprint(items, SEMANTICS)
     others = ([*items[:-1], replace(items[-1], label=1)], items[:-1])
@@ -227,7 +227,7 @@ def test_what_is_wrong_with_labels_is_one_sentence(pipeline, place, tmp_path):
     with pytest.raises(ConfigError, match="expected pictures, got none"):
         items_of(pipeline, empty, SEMANTICS)
     table = tmp_path / "kinds.csv"
-    kinds = TaskSpec("classes", 2, "logit", ("left", "right"))
+    kinds = TaskSpec("classes", 2, "label", ("left", "right"))
     for text, told in (("0.png,up", "no class 'up'"), ("0.png", "expected `picture,class`"), ("", "holds none")):
         table.write_text(text)
         with pytest.raises(ConfigError, match=told):

@@ -10,9 +10,9 @@ from chiasm.datasets.batches import Batch
 from chiasm.training.terms import consistency, rarity, shrunk, term
 from chiasm.training.weighting import PERIOD, Weighting
 
-SEMANTICS = TaskSpec("semantics", 3, "logit", ("a", "b", "c"))
-DEPTH, NORMALS = TaskSpec("depth", 1, "metre"), TaskSpec("normals", 3, "direction")
-EDGES, KINDS = TaskSpec("edges", 1, "logit"), TaskSpec("classes", 3, "logit", ("a", "b", "c"))
+SEMANTICS = TaskSpec("semantics", 3, "classes", ("a", "b", "c"))
+DEPTH, NORMALS = TaskSpec("depth", 1, "distance", unit="metre"), TaskSpec("normals", 3, "direction")
+EDGES, KINDS = TaskSpec("edges", 1, "probability"), TaskSpec("classes", 3, "label", ("a", "b", "c"))
 
 
 def batch(task: TaskSpec, target: torch.Tensor, valid: torch.Tensor | None = None) -> Batch:
@@ -116,9 +116,10 @@ def test_a_plane_is_consistent_with_its_normal():
     held = Batch(made.pixels, {"depth": depth, "normals": wall}, {"depth": valid, "normals": valid},
                  made.cameras, made.seen, made.names)  # fmt: skip
     flat = torch.full((1, 1, 8, 8), 2.0)
-    assert consistency({"depth": flat, "normals": wall[..., :8, :8]}, held)["surface"] < 1e-5
+    assert consistency((DEPTH, NORMALS), {"depth": flat, "normals": wall[..., :8, :8]}, held)["surface"] < 1e-5
     up = torch.tensor([0.0, -1.0, 0.0]).view(1, 3, 1, 1).expand(1, 3, 8, 8)
-    assert consistency({"depth": flat, "normals": up}, held)["surface"].item() == pytest.approx(1.0, abs=1e-4)
+    turned = consistency((DEPTH, NORMALS), {"depth": flat, "normals": up}, held)["surface"]
+    assert turned.item() == pytest.approx(1.0, abs=1e-4)
 
 
 def test_rare_classes_weigh_more_and_a_pixel_one_on_average():

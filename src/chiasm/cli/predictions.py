@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,9 +23,13 @@ from chiasm.cli.terminal import Terminal
 from chiasm.errors import ChiasmError
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from chiasm.cli.answers import ContactSheet
     from chiasm.flow.pipeline import Pipeline
     from chiasm.heads.answers import Answer
+
+WORKERS = 4  # pictures at a time, at most: each is held decoded
 
 
 def _tasks(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...]:
@@ -87,84 +94,117 @@ def predict(
         ctx.exit(SOME_FAILED)
 
 
-class _Job:
-    """All pictures of a store, one after the other."""
+@dataclass
+class _Done:
+    """What became of one picture. files: sizes of what was written. labels: task -> class, probability."""
 
-    def __init__(
-        self,
-        terminal: Terminal,
-        pipeline: Pipeline,
-        answered: Callable[[str], Mapping[str, Answer]],
-        out: Path,
-        kind: str,
-        arrays: bool,
-    ) -> None:
-        self.terminal, self.pipeline, self.answered = terminal, pipeline, answered
-        self.out, self.kind, self.arrays = out, kind, arrays
-        self.classes: list[tuple[str, str, str, str]] = []  # key, name, class, probability
+    files: dict[Path, int]
+    labels: dict[str, tuple[str, str]]
+    row: list[Image.Image]
+
+
+@dataclass
+class _Job:
+    """All pictures of a store, several at a time, told of in order."""
+
+    terminal: Terminal
+    pipeline: Pipeline
+    answered: Callable[[str], Mapping[str, Answer]]
+    out: Path
+    kind: str
+    arrays: bool
 
     def run(self, sheet: ContactSheet) -> int:
         """Write everything; how many pictures failed."""
-        failed, terminal = 0, self.terminal
+        from chiasm.cli.answers import SHOWN
+
+        failed = 0
         names = file_names({record.key: record.uris for record in self.pipeline.store.scan(())}, "")
-        with terminal.progress("predict", len(names)) as bar:
-            for key, name in names.items():
+        tables: dict[str, list[tuple[str, ...]]] = {}
+        shown = set(list(names)[:SHOWN])
+        work = ((key, name.removesuffix("."), key in shown) for key, name in names.items())
+        with self.terminal.progress("predict", len(names)) as bar:
+            for (key, name, _), outcome in _in_order(self._picture, work):
                 try:
-                    files = self._picture(key, name.removesuffix("."), sheet)
+                    done = outcome.result()
                 except ChiasmError as error:
                     failed += 1
                     bar.advance()
-                    terminal.event("picture", {"key": key, "outcome": "failed", "message": str(error)})
-                    terminal.say(f"{name}: {error}")
+                    self.terminal.event("picture", {"key": key, "outcome": "failed", "message": str(error)})
+                    self.terminal.say(f"{name}: {error}")
                     continue
-                for file, data in files.items():
-                    durable.write(self.out / file, data)
-                bar.advance(sum(map(len, files.values())))
-                written = [str(self.out / file) for file in files]
-                terminal.event("picture", {"key": key, "outcome": "written", "files": written})
-        self._finish(sheet)
-        done = len(names) - failed
-        terminal.event("summary", {"out": self.out, "written": done, "failed": failed})
-        terminal.show(f"{done} pictures in {self.out}, {failed} failed")
+                for task, label in done.labels.items():
+                    tables.setdefault(task, []).append((key, name, *label))
+                if done.row:
+                    sheet.rows.append(done.row)
+                bar.advance(sum(done.files.values()))
+                written = [str(path) for path in done.files]
+                self.terminal.event("picture", {"key": key, "outcome": "written", "files": written})
+        self._finish(sheet, tables)
+        done_count = len(names) - failed
+        self.terminal.event("summary", {"out": self.out, "written": done_count, "failed": failed})
+        self.terminal.show(f"{done_count} pictures in {self.out}, {failed} failed")
         return failed
 
-    def _picture(self, key: str, name: str, sheet: ContactSheet) -> Mapping[str, bytes]:
-        from chiasm.cli.answers import answer_file
+    def _picture(self, key: str, name: str, shown: bool) -> _Done:
+        """Answer one picture and write its files."""
+        from chiasm.cli.answers import answer_file, sheet_row
 
-        answers = self.answered(key)
-        maps = [answer for answer in answers.values() if answer.values.ndim > 1]
-        files = {}
-        for answer in maps:
-            suffix, data = answer_file(answer, self.kind, key[:12])
-            files[f"{name}.{suffix}"] = data
+        answers = list(self.answered(key).values())
+        done = _Done({}, {}, [])
+        for answer in answers:
+            if answer.task.kind == "label":
+                best = int(answer.values.argmax())
+                done.labels[answer.task.name] = (answer.task.classes[best], f"{answer.values[best]:.4f}")
+            else:
+                suffix, data = answer_file(answer, self.kind, key[:12])
+                self._write(done, f"{name}.{suffix}", data)
         if self.arrays:
-            files[f"{name}.npz"] = _packed(answers)
-        for answer in answers.values():
-            if answer.values.ndim == 1:
-                self._classified(key, name, answer)
-        if maps and not sheet.full:
-            sheet.add(self.pipeline.reconstruct(key), maps)
-        return files
+            self._write(done, f"{name}.npz", _packed(answers))
+        maps = [answer for answer in answers if answer.values.ndim > 1]
+        if shown and maps:
+            done.row = sheet_row(self.pipeline.thumbnail(key), maps)
+        return done
 
-    def _classified(self, key: str, name: str, answer: Answer) -> None:
-        best = int(answer.values.argmax())
-        self.classes.append((key, name, answer.task.classes[best], f"{answer.values[best]:.4f}"))
+    def _write(self, done: _Done, name: str, data: bytes) -> None:
+        durable.write(self.out / name, data)
+        done.files[self.out / name] = len(data)
 
-    def _finish(self, sheet: ContactSheet) -> None:
+    def _finish(self, sheet: ContactSheet, tables: Mapping[str, Sequence[tuple[str, ...]]]) -> None:
         """What is written once for all pictures."""
         if data := sheet.file():
             durable.write(self.out / "contact-sheet.png", data)
-        if self.classes:
+        for task, rows in tables.items():
             file = io.StringIO()
-            csv.writer(file).writerows([("key", "picture", "class", "probability"), *self.classes])
-            durable.write(self.out / "classes.csv", file.getvalue().encode())
+            csv.writer(file).writerows([("key", "picture", "class", "probability"), *rows])
+            durable.write(self.out / f"{task}.csv", file.getvalue().encode())
 
 
-def _packed(answers: Mapping[str, Answer]) -> bytes:
+def _in_order(
+    function: Callable[[str, str, bool], _Done], work: Iterable[tuple[str, str, bool]]
+) -> Iterator[tuple[tuple[str, str, bool], Future[_Done]]]:
+    """Call a function for each piece of work, in as many threads as there are cores, WORKERS at most.
+
+    Each thread computes with its share of the cores: convolutions of one picture scale worse than pictures do.
+    """
+    import torch
+
+    cores = torch.get_num_threads()
+    count = min(WORKERS, cores)
+    pending: deque[tuple[tuple[str, str, bool], Future[_Done]]] = deque()
+    with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(cores // count,)) as pool:
+        for each in work:
+            pending.append((each, pool.submit(function, *each)))
+            if len(pending) > 2 * count:
+                yield pending.popleft()
+        yield from pending
+
+
+def _packed(answers: Sequence[Answer]) -> bytes:
     import numpy as np
 
-    file, arrays = io.BytesIO(), {name: answer.values for name, answer in answers.items()}
-    for view in {answer.view for answer in answers.values() if answer.view is not None}:
+    file, arrays = io.BytesIO(), {answer.task.name: answer.values for answer in answers}
+    for view in {answer.view for answer in answers if answer.view is not None}:
         arrays["field_of_view"] = np.array(view, np.float32)
     np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
     return file.getvalue()

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from chiasm.contracts import Sample, TaskSpec
-from chiasm.datasets.labels import kind_of
 from chiasm.errors import ConfigError, ShapeError
 from chiasm.geometry import pinhole as geometry
 
@@ -38,8 +37,8 @@ class SampleSet(Protocol):
 class Batch:
     """B pictures of one size.
 
-    pixels: float32 B 3 H W in [0, 1]. targets: task -> B C H W, as in `Sample`; for `classes` int64 B. valid: task ->
-    bool B 1 H W; for `classes` bool B. cameras: B 4, see `geometry.stacked`, zeros where unknown; seen: bool B, where
+    pixels: float32 B 3 H W in [0, 1]. targets: task -> B C H W, as in `Sample`; for a `label` int64 B. valid: task ->
+    bool B 1 H W; for a `label` bool B. cameras: B 4, see `geometry.stacked`, zeros where unknown; seen: bool B, where
     the camera is known. names: of the samples.
     """
 
@@ -84,9 +83,8 @@ def collate(samples: Sequence[Sample], tasks: Sequence[TaskSpec]) -> Batch:
 
 def _target_of(sample: Sample, task: TaskSpec) -> tuple[Tensor, Tensor]:
     """Target C H W and mask 1 H W of one sample; zeros and false when it has none."""
-    kind, size = kind_of(task), sample.frame.size
-    ids = kind in ("semantics", "classes")
-    wanted = (1 if ids else task.channels, *size) if kind != "classes" else ()
+    size, ids = sample.frame.size, task.kind in ("classes", "label")
+    wanted = (1 if ids else task.channels, *size) if task.kind != "label" else ()
     if task.name not in sample.targets:
         shape = (1, *size) if wanted else ()
         return torch.zeros(wanted, dtype=torch.int64 if ids else torch.float32), torch.zeros(shape, dtype=torch.bool)

@@ -22,7 +22,7 @@ from chiasm.errors import ConfigError, nearest
 # labels 0 to 10, in their order
 CLASSES = vocabulary.STREET
 VOID = 11
-SEMANTICS = TaskSpec("semantics", len(CLASSES), "logit", CLASSES)
+SEMANTICS = TaskSpec("semantics", len(CLASSES), "classes", CLASSES)
 TASKS = (SEMANTICS, EDGES)
 PARTS = ("train", "val", "test")
 

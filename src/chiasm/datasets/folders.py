@@ -1,7 +1,7 @@
 """A user's own task from plain folders: pictures in one, labels of the same names in another.
 
     images/a.jpg  images/b/c.png        labels/a.png  labels/b/c.png         (formats: see `labels`)
-    classes: labels.csv with lines `a.jpg,cat`, or pictures in one folder for each class
+    label: labels.csv with lines `a.jpg,cat`, or pictures in one folder for each class
 
 Nothing is held in memory: a sample is read whenever it is asked for, 4 bytes for each number in it. How the set is
 split is the user's business: `load` one pair of folders for each part.
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from chiasm.contracts import Frame, Sample, TaskSpec
-from chiasm.datasets.labels import METRES_PER_UNIT, VOID, check_ids, check_sizes, grey, kind_of, picture, read_label
+from chiasm.datasets.labels import METRES_PER_UNIT, VOID, check_ids, check_sizes, grey, picture, read_label
 from chiasm.errors import ConfigError, nearest
 from chiasm.images import find
 
@@ -29,7 +29,7 @@ SHOWN = 3  # file names in a message
 class Folders:
     """Pictures with one task's labels, sorted by name: the path below the folder without its suffix.
 
-    labels: a label file for each picture; for `classes` empty, and ids holds the class of each picture.
+    labels: a label file for each picture; for a `label` empty, and ids holds the class of each picture.
     """
 
     names: tuple[str, ...]
@@ -47,16 +47,16 @@ class Folders:
     def load(images: Path, labels: Path, task: TaskSpec, metres_per_unit: float = METRES_PER_UNIT) -> Folders:
         """Match pictures and labels and check them all: names, sizes by their headers, and every class id.
 
-        labels: a folder of PNGs; for `classes` a CSV file, or the same folder as `images`. Raises ConfigError or
+        labels: a folder of PNGs; for a `label` a CSV file, or the same folder as `images`. Raises ConfigError or
         ImageError with the first thing that is wrong.
         """
-        if kind_of(task) == "classes":
+        if task.kind == "label":
             found = by_name(images)
             ids = _of_folders(images, found, task) if labels == images else _of_table(labels, found, task)
             return Folders(tuple(found), tuple(found.values()), (), ids, task, metres_per_unit)
         names, pictures, files = matched(images, labels)
         check_sizes(pictures, files)
-        if kind_of(task) == "semantics":
+        if task.kind == "classes":
             for path in files:
                 check_ids(grey(path), len(task.classes), VOID, path)
         return Folders(names, pictures, files, (), task, metres_per_unit)
@@ -72,7 +72,7 @@ class Folders:
         return Sample(self.names[index], Frame(pixels), {name: target}, {name: valid})
 
     def target(self, index: int) -> tuple[Tensor, Tensor]:
-        """Target and valid mask of one name without reading its picture; for `classes` both have shape ()."""
+        """Target and valid mask of one name without reading its picture; for a `label` both have shape ()."""
         if self.ids:
             return torch.tensor(self.ids[index]), torch.tensor(True)
         return read_label(self.labels[index], self.task, None, self.metres_per_unit)

@@ -16,7 +16,7 @@ from chiasm.datasets.batches import SampleSet
 from chiasm.datasets.vocabulary import JOINT as CLASSES
 from chiasm.errors import ConfigError
 
-SEMANTICS = TaskSpec("semantics", len(CLASSES), "logit", CLASSES)
+SEMANTICS = TaskSpec("semantics", len(CLASSES), "classes", CLASSES)
 
 
 @dataclass(frozen=True)

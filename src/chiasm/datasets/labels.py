@@ -1,8 +1,8 @@
 """One label file or picture of a data set, read and checked: PNGs in, tensors in a TaskSpec's unit out.
 
-    semantics  PNG of ids, palette or grey; 255 is void         edges    PNG of greys: share of annotators, white all
-    depth      PNG of 16 bits, or 8; 0 is unknown                normals  PNG, RGB = (n + 1) / 2, black is unknown
-    image      a picture
+    classes    PNG of ids, palette or grey; 255 is void    probability  PNG of greys: share of annotators, white all
+    distance   PNG of 16 bits, or 8; 0 is unknown          direction    PNG, RGB = (n + 1) / 2, black is unknown
+    picture    a picture                                   label        a line of a table, see `folders`
 
 What is wrong with a file is one sentence with its path, what came, and the fix.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,18 +30,7 @@ FAINT = 0.3  # of white: a file without any edge above it was meant otherwise
 SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 ORIENTATION = 0x0112
 
-Kind = Literal["semantics", "classes", "edges", "depth", "normals", "image"]
-EDGES = TaskSpec("edges", 1, "logit")
-
-
-def kind_of(task: TaskSpec) -> Kind:
-    """Of which kind the labels of a task are. Of logits, `classes` is known by its name, edges by having no classes."""
-    if task.unit == "logit":
-        if task.name == "classes":
-            return "classes"
-        return "semantics" if task.classes else "edges"
-    kinds: dict[str, Kind] = dict.fromkeys(("metre", "canonical", "relative"), "depth")
-    return (kinds | {"direction": "normals", "srgb": "image"})[task.unit]
+EDGES = TaskSpec("edges", 1, "probability")
 
 
 def read_label(
@@ -53,21 +42,21 @@ def read_label(
     """The target and valid mask of one label file, as `contracts.Sample` holds them: C H W and bool H W.
 
     size: height and width of its picture, checked when given. metres_per_unit: for depth. Reads no picture, so a head
-    can learn from stored features and label files alone. `classes` has no label file of its own; see `folders`.
+    can learn from stored features and label files alone. A `label` has no file of its own; see `folders`.
     Raises ConfigError for a size, id or mode that the task does not have, ImageError for a file that cannot be read.
     """
-    kind = kind_of(task)
-    if kind == "classes":
+    kind = task.kind
+    if kind in ("label", "vector"):
         raise ConfigError(f"{path}: expected a task with a label for each pixel, got {task.name!r}; use Folders.load")
-    values = picture(path) if kind in ("normals", "image") else grey(path)
+    values = picture(path) if kind in ("direction", "picture") else grey(path)
     if size is not None and values.shape[:2] != size:
         raise wrong_size(path, (values.shape[0], values.shape[1]), size)
-    if kind == "semantics":
+    if kind == "classes":
         check_ids(values, len(task.classes), VOID, path)
         return semantics(values, VOID)
-    if kind == "edges":
+    if kind == "probability":
         return _edges(values, path)
-    if kind == "depth":
+    if kind == "distance":
         if values.dtype == np.uint8 and metres_per_unit == METRES_PER_UNIT:
             raise ConfigError(
                 f"{path}: expected depth in millimetres, 16 bits, got 8 bits; say how many metres one step is, "
@@ -75,7 +64,7 @@ def read_label(
             )
         depth = torch.from_numpy(values.astype(np.float32))[None] * metres_per_unit
         return depth, depth[0] > 0
-    if kind == "normals":
+    if kind == "direction":
         return _normals(values, path)
     pixels = torch.from_numpy(values.astype(np.float32) / 255.0).permute(2, 0, 1).contiguous()
     return pixels, torch.ones(values.shape[:2], dtype=torch.bool)

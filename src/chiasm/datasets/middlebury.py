@@ -21,7 +21,7 @@ from chiasm.contracts import Frame, Sample, TaskSpec
 from chiasm.datasets.labels import Held, check_sizes, grey
 from chiasm.errors import ConfigError
 
-DEPTH = TaskSpec("depth", 1, "relative")
+DEPTH = TaskSpec("depth", 1, "distance", unit="relative")
 TASKS = (DEPTH,)
 STEPS_PER_PIXEL = 4
 VIEWS = ("2", "6")  # left and right

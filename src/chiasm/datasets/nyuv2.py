@@ -31,8 +31,8 @@ from chiasm.geometry import pinhole as geometry
 
 CLASSES = vocabulary.ROOM
 VOID = 39  # class 40 of NYU40, and unlabelled
-SEMANTICS = TaskSpec("semantics", len(CLASSES), "logit", CLASSES)
-DEPTH = TaskSpec("depth", 1, "metre")
+SEMANTICS = TaskSpec("semantics", len(CLASSES), "classes", CLASSES)
+DEPTH = TaskSpec("depth", 1, "distance", unit="metre")
 NORMALS = TaskSpec("normals", 3, "direction")
 TASKS = (SEMANTICS, DEPTH, NORMALS, EDGES)
 

@@ -22,7 +22,7 @@ from chiasm import models
 from chiasm.codecs import packet as bitstream
 from chiasm.codecs.tables import Tables
 from chiasm.codecs.transform import TransformCodec, checked
-from chiasm.contracts import Features, Kind, Packet, Record, Space
+from chiasm.contracts import Features, Kind, Packet, Record, Space, View
 from chiasm.errors import ChiasmError, ConfigError, ModelError, PacketError, ShapeError, StoreError, nearest
 from chiasm.features.layout import padded
 from chiasm.features.working import shrink, working_factor
@@ -206,6 +206,14 @@ class Pipeline:
         packet = self._packet(key, levels)
         return self._coder_for(packet).draw(packet, self.draw)
 
+    def thumbnail(self, key: str) -> np.ndarray:
+        """The picture at half its size, rounded up, H/2 x W/2 x 3, uint8 sRGB, drawn from `context` alone.
+
+        Ten times as fast as `reconstruct`. Raises as `features` does.
+        """
+        packet = self._packet(key, ("context",))
+        return self._coder_for(packet).half(packet, self.halve)
+
     def predict(
         self, key: str, tasks: Sequence[str], head: HeadModule | None = None, view: float = VIEW
     ) -> dict[str, Answer]:
@@ -236,15 +244,20 @@ class Pipeline:
     def _answers(self, packet: Packet, head: HeadModule, tasks: Sequence[str]) -> dict[str, Answer]:
         """Answers of one head: tile by tile where it sees no further, else from the whole picture at working size."""
         coder, specs = self._coder_for(packet), {task.name: task for task in head.tasks if task.name in tasks}
-        if head.margin is not None:
+        if head.margin is not None and all(spec.kind == "picture" for spec in specs.values()):
             (spec,) = specs.values()
             pixels = coder.draw(packet, lambda features: run_head(head, features)[spec.name], sees=head.margin)
             return {spec.name: Answer(spec, pixels)}
-        features, factor = self._shrunk(packet)
+        if head.margin is None:
+            features, factor = self._shrunk(packet)
+        else:
+            features, factor = coder.unpack(packet, head.reads), 1
         found = run_head(head, features, self.dtype)
-        height = features["context"].shape[-2] * self.spec.level("context").stride
+        level = self.spec.level(head.reads[0])
+        height, width = (n * level.stride for n in features[level.name].shape[-2:])
+        view = View((height, width), (1 / factor, 1 / factor))
         return {
-            name: answer_of(spec, found[name], packet.size, _stride(found[name], height) * factor)
+            name: answer_of(spec, found[name], packet.size, height / found[name].shape[-2], view)
             for name, spec in specs.items()
         }
 
@@ -378,10 +391,6 @@ def run_head(head: nn.Module, features: Features, dtype: torch.dtype = torch.flo
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
         found: dict[str, Tensor] = head(features)
     return {task: x.float() for task, x in found.items()}
-
-
-def _stride(found: Tensor, height: int) -> int:
-    return height // found.shape[-2] if found.ndim == 4 else 0
 
 
 def inspect_packet(data: bytes) -> dict[str, object]:

@@ -141,6 +141,17 @@ class PictureCoder:
             parts.append((whole, {"small": shrink(half[..., *inner.at(2)], (height, width), factor)}))
         return self.encode(assemble(Window(0, 0, *padded(reader.size, unit)), parts, {"small": factor})["small"])
 
+    def half(self, packet: Packet, halve: Draw) -> np.ndarray:
+        """The picture at half its size, rounded up, H/2 x W/2 x 3, uint8 sRGB: `halve` draws it from `context`."""
+        reader = _TileReader(self, packet, ("context",))
+        parts = []
+        for index, window in enumerate(reader.windows):
+            inner = window.within(window.grown(DRAWS, reader.size))
+            parts.append((window, {"half": halve(reader.around(index, DRAWS))[..., *inner.at(2)]}))
+        half = assemble(Window(0, 0, *reader.size), parts, {"half": 2})["half"][0]
+        shown = crop(half, (-(-packet.size[0] // 2), -(-packet.size[1] // 2))).clamp(0, 1).mul(255.0).round()
+        return shown.to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+
     def check(self, packet: Packet) -> None:
         """Decode every tile and keep none. Raises PacketError for what no encoder wrote."""
         reader = _TileReader(self, packet, None)

@@ -1,4 +1,10 @@
-"""What heads answer, at the size of the picture and in the unit of the task: arrays that can be written to files."""
+"""What heads answer, at the size of the picture and in the unit of the task: arrays that can be written to files.
+
+    answer C h w ──View: where a pixel lies in the encoder's input──► bilinear between elements ──► values H x W
+
+Of class logits only the largest is wanted. Where the same class is largest at the four elements around a pixel it is
+largest between them too, so logits are interpolated only where classes meet.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +14,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from chiasm.contracts import TaskSpec
+from chiasm.contracts import Size, TaskSpec, View
 from chiasm.errors import ShapeError
 from chiasm.geometry.pinhole import CANONICAL_FOCAL
+from chiasm.heads.kinds import KINDS, largest
 
-STRIP = 128  # thousands of places that are raised at a time: fifty classes of a large picture would not fit
+STRIP = 128  # thousands of places that are raised at a time
+GATHERED = 1 << 18  # logits that are gathered at a time: what fits into a processor's cache
 
 
 @dataclass(frozen=True)
 class Answer:
     """What a head says of one picture.
 
-    values, by task: semantics: class ids H x W, uint8 (uint16 for more than 256 classes). depth: float32 H x W, in the
-    task's unit. normals: float32 H x W x 3, unit length, x right, y down, z forward. edges: float32 H x W, probability.
-    denoise: uint8 H x W x 3, sRGB. classes: float32 K, probabilities. view: degrees along the picture's longer side
-    that its metres were computed with; None where nothing was assumed.
+    values, by the task's kind: classes: ids H x W, uint8 (uint16 for more than 256 classes). distance: float32 H x W,
+    in the task's unit. direction: float32 H x W x 3, unit length. probability: float32 H x W. picture:
+    uint8 H x W x 3, sRGB. label: float32 C, probabilities. vector: float32 C. view: degrees along the picture's longer
+    side that its metres were computed with; None where nothing was assumed.
     """
 
     task: TaskSpec
@@ -30,28 +38,48 @@ class Answer:
     view: float | None = None
 
 
+@dataclass(frozen=True)
+class Axis:
+    """Where the pixels of one axis lie between elements: the ones before and after, and the share of the latter."""
+
+    before: Tensor
+    after: Tensor
+    share: Tensor
+
+    def part(self, start: int, stop: int) -> Axis:
+        return Axis(self.before[start:stop], self.after[start:stop], self.share[start:stop])
+
+
 @torch.inference_mode()
-def answer_of(task: TaskSpec, found: Tensor, size: tuple[int, int], stride: int) -> Answer:
+def answer_of(task: TaskSpec, found: Tensor, size: Size, stride: float, view: View) -> Answer:
     """A head's answer for one picture, 1 C h w (or 1 C), raised bilinearly to H x W.
 
-    size: H and W of the picture. stride: pixels per element of `found`, which begins where the picture begins.
-    Raises ShapeError when `found` does not cover the picture.
+    size: H and W of the picture. stride: pixels of the encoder's input per element of `found`. view: where the picture
+    lies in that input. Places that the encoder did not see get the nearest value.
+    Raises ShapeError when `found` does not cover what the encoder saw of the picture.
     """
+    rule = KINDS[task.kind]
     if found.ndim == 2:
-        return Answer(task, found[0].float().softmax(0).numpy())
-    height, width = size
-    if found.shape[-2] * stride < height or found.shape[-1] * stride < width:
-        raise ShapeError(
-            f"{task.name}: {tuple(found.shape)} at stride {stride} does not cover {height} x {width} pixels"
-        )
-    whole = between(found.float(), -1, 0, width, stride)  # columns once, on the coarse rows
-    rows = max(1, (STRIP << 10) // width)
-    strips = [_strip(task, whole, (top, min(height, top + rows)), stride) for top in range(0, height, rows)]
+        return Answer(task, rule.values(found[0].float()).cpu().numpy())
+    for axis in (0, 1):
+        end = min(view.size[axis], size[axis] * view.scale[axis] + view.offset[axis])
+        if found.shape[axis - 2] * stride < end - 0.5:
+            raise ShapeError(
+                f"{task.name}: {tuple(found.shape)} at stride {stride:g} does not cover {size[0]} x {size[1]} pixels"
+            )
+    x = found[0].float()  # C h w
+    rows, columns = (_axis(n, x.shape[axis - 2], stride, view, axis, x.device) for axis, n in enumerate(size))
+    if rule.values is largest:
+        return Answer(task, _ids(x, rows, columns).cpu().numpy())
+    whole = _between(x, columns, -1)  # columns once, on the coarse rows
+    step = max(1, (STRIP << 10) // size[1])
+    parts = [rows.part(top, top + step) for top in range(0, size[0], step)]
+    strips = [_array(rule.values(_between(whole, part, -2))) for part in parts]
     return Answer(task, np.concatenate(strips))
 
 
 def in_metres(answer: Answer, focal: float, view: float) -> Answer:
-    """Canonical depth in metres; any other answer as it is.
+    """Canonical distances in metres; any other answer as it is.
 
     focal: of the camera, in pixels of the picture as the head saw it. view: what that was computed from, in degrees.
     """
@@ -61,29 +89,44 @@ def in_metres(answer: Answer, focal: float, view: float) -> Answer:
     return Answer(replace(answer.task, unit="metre"), metres, view)
 
 
-def _strip(task: TaskSpec, whole: Tensor, rows: tuple[int, int], stride: int) -> np.ndarray:
-    x = between(whole, -2, *rows, stride)[0]  # C n W
-    if task.name == "semantics":
-        ids: np.ndarray = x.argmax(0).numpy().astype(np.uint8 if task.channels <= 256 else np.uint16)
-        return ids
-    if task.unit == "direction":
-        x = torch.nn.functional.normalize(x, dim=0)
-    if task.unit == "logit":
-        x = x.sigmoid()
-    if task.unit == "srgb":
-        x = x.clamp(0, 1).mul(255.0).round().to(torch.uint8)
-    values: np.ndarray = (x[0] if task.channels == 1 else x.permute(1, 2, 0)).contiguous().numpy()
-    return values
-
-
-def between(x: Tensor, axis: int, start: int, stop: int, stride: int) -> Tensor:
-    """Places start to stop (in pixels) of one axis of `x`, linear between its elements, constant beyond the last ones.
-
-    Pixel centres lie at +0.5, as in `interpolate` without aligned corners, of which this is a part.
-    """
-    count = x.shape[axis]
-    place = ((torch.arange(start, stop) + 0.5) / stride - 0.5).clamp(0, count - 1)
+def _axis(pixels: int, count: int, stride: float, view: View, axis: int, device: torch.device) -> Axis:
+    """Centres of pixels and elements lie at +0.5, as in `interpolate` without aligned corners."""
+    centres = torch.arange(pixels, device=device) + 0.5
+    place = ((view.scale[axis] * centres + view.offset[axis]) / stride - 0.5).clamp(0, count - 1)
     before = place.floor().long()
-    after = (before + 1).clamp_max(count - 1)
-    share = (place - before).view([-1 if axis % x.ndim == i else 1 for i in range(x.ndim)])
-    return torch.lerp(x.index_select(axis, before), x.index_select(axis, after), share)
+    return Axis(before, (before + 1).clamp_max(count - 1), place - before)
+
+
+def _between(x: Tensor, axis: Axis, dim: int) -> Tensor:
+    """Linear between the elements of one dimension, constant beyond the last ones."""
+    share = axis.share if dim == -1 else axis.share[:, None]
+    return torch.lerp(x.index_select(dim, axis.before), x.index_select(dim, axis.after), share)
+
+
+def _array(values: Tensor) -> np.ndarray:
+    """C H W as an array, H x W or H x W x C."""
+    arranged: np.ndarray = (values[0] if len(values) == 1 else values.permute(1, 2, 0)).contiguous().cpu().numpy()
+    return arranged
+
+
+def _ids(logits: Tensor, rows: Axis, columns: Axis) -> Tensor:
+    """Logits C h w to the largest class of every pixel, H W: uint8, or uint16 for more than 256 classes."""
+    count, width = logits.shape[0], logits.shape[2]
+    low = largest(logits)  # h w
+    right, below = (torch.cat([low.narrow(dim, 1, low.shape[dim] - 1), low.narrow(dim, -1, 1)], dim) for dim in (1, 0))
+    across = torch.cat([below[:, 1:], below[:, -1:]], 1)
+    alike = (low == right) & (low == below) & (low == across)  # of the four elements that start at each one
+    ids = low.to(torch.uint8 if count <= 256 else torch.int32)
+    ids = ids.index_select(0, rows.before).index_select(1, columns.before)  # H W
+    mixed = ~alike.index_select(0, rows.before).index_select(1, columns.before)
+    table = logits.flatten(1).t().contiguous()  # hw C
+    places = mixed.flatten().nonzero()[:, 0]
+    for part in torch.split(places, max(1, GATHERED // count)):
+        row, column = part // ids.shape[1], part % ids.shape[1]
+        upper, lower = rows.before[row] * width, rows.after[row] * width
+        left, beside = columns.before[column], columns.after[column]
+        along, down = columns.share[column][:, None], rows.share[row][:, None]
+        top = torch.lerp(table[upper + left], table[upper + beside], along)
+        bottom = torch.lerp(table[lower + left], table[lower + beside], along)
+        ids.view(-1)[part] = torch.lerp(top, bottom, down).argmax(1).to(ids.dtype)
+    return ids if count <= 256 else ids.to(torch.uint16)

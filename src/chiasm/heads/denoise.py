@@ -26,7 +26,7 @@ class DenoiseHead(nn.Module):
     """Features of a space with `context` and `detail` to clean sRGB pixels. 0.38 M parameters at width 64."""
 
     reads = ("context", "detail")
-    tasks = (TaskSpec("denoise", 3, "srgb"),)
+    tasks = (TaskSpec("denoise", 3, "picture"),)
     margin = RECEPTIVE_FIELD
 
     def __init__(self, spec: Space, width: int = 64) -> None:

@@ -1,12 +1,13 @@
-"""Classes, depth, normals and edges of every place, read from stored features by one head (or any subset of them).
+"""Answers for every place, such as classes, depth, normals and edges, read from stored features by one head.
 
     context ─┬─► trunk ─┬─► H/8 ─► one map per task ─► exchange (7 x 7 windows) ─┐
     detail  ─┘          └─► H/4 ─► one map per task ◄────────── doubled ─────────┘
-       │                              └─► semantics, depth, normals at H/4; edges at H/2
-       └──► edges only, H/2
+       │                              └─► classes, distances, directions at H/4; probabilities at H/2
+       └──► probabilities only, H/2
 
-Depth is in metres for a camera of `geometry.pinhole.CANONICAL_FOCAL` pixels; it is predicted as
-a logarithm. Normals have length one. The sizes were chosen so that head and encoder stay below 5 GMACs at 320 x 240.
+Distances are predicted as logarithms (the shipped head's are in metres for a camera of
+`geometry.pinhole.CANONICAL_FOCAL` pixels), directions have length one. The sizes were chosen so that head and encoder
+stay below 5 GMACs at 320 x 240.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from chiasm.contracts import Features, Space, TaskSpec
@@ -22,13 +22,11 @@ from chiasm.errors import ShapeError
 from chiasm.features.layout import crop, pad, padded
 from chiasm.features.plane import double
 from chiasm.heads.exchange import WindowExchange
+from chiasm.heads.kinds import KINDS
 from chiasm.heads.trunk import COARSE, FINE, Trunk, convolution, standard
 
 OWN = 32  # channels of a task's own map
 GRID = 32  # cells of the coarsest map, in pixels
-NEAR, FAR = 0.05, 500.0  # metres that depth is kept between
-TYPICAL = 2.5  # metres: where depth starts
-LENGTH = 1e-6
 
 
 class Branch(nn.Module):
@@ -45,13 +43,24 @@ class Branch(nn.Module):
         return joined
 
 
-class EdgeLast(nn.Module):
-    """Edges at H/2: what the branch says at H/4, sharpened by `detail`."""
+class PlainLast(nn.Module):
+    """One task's answer at H/4, before its kind's `output`."""
 
-    def __init__(self, detail: int, width: int) -> None:
+    def __init__(self, width: int, channels: int) -> None:
+        super().__init__()
+        self.last = nn.Conv2d(width, channels, 1)
+
+    def forward(self, joined: Tensor, detail: Tensor) -> Tensor:
+        return exact(self.last, joined)
+
+
+class FineLast(nn.Module):
+    """The same at H/2: what the branch says at H/4, sharpened by `detail`."""
+
+    def __init__(self, detail: int, width: int, channels: int) -> None:
         super().__init__()
         self.near = nn.Sequential(standard(detail), convolution(detail, 16))
-        self.last = nn.Sequential(convolution(width + 16, 24), nn.Conv2d(24, 1, 1))
+        self.last = nn.Sequential(convolution(width + 16, 24), nn.Conv2d(24, channels, 1))
 
     def forward(self, joined: Tensor, detail: Tensor) -> Tensor:
         inner = self.last[0](torch.cat([double(joined), self.near(detail)], dim=1))
@@ -59,7 +68,7 @@ class EdgeLast(nn.Module):
 
 
 class DenseHead(nn.Module):
-    """Features of a space with `context` and `detail` to the answers of some of semantics, depth, normals, edges."""
+    """Features of a space with `context` and `detail` to answers for every place, of one task or several."""
 
     reads = ("context", "detail")
     margin = None  # everything: the trunk looks at the whole picture
@@ -69,54 +78,32 @@ class DenseHead(nn.Module):
         self.space, self.tasks = spec.name, tuple(tasks)
         deep, shallow = (spec.level(name).channels for name in self.reads)
         self.trunk = Trunk(deep, shallow)
-        names = [task.name for task in self.tasks]
-        self.own = nn.ModuleDict({name: convolution(COARSE, OWN, 1) for name in names})
-        self.exchange = WindowExchange(len(names), OWN) if exchange and len(names) > 1 else None
-        self.branches = nn.ModuleDict({name: Branch(OWN) for name in names})
+        self.own = nn.ModuleList([convolution(COARSE, OWN, 1) for _ in self.tasks])
+        self.exchange = WindowExchange(len(self.tasks), OWN) if exchange and len(self.tasks) > 1 else None
+        self.branches = nn.ModuleList([Branch(OWN) for _ in self.tasks])
         self.drop = nn.Dropout2d(0.1)
-        last = {task.name: nn.Conv2d(OWN, task.channels, 1) for task in self.tasks if task.name != "edges"}
-        self.last = nn.ModuleDict(last)
-        self.edges = EdgeLast(shallow, OWN) if "edges" in names else None
+        self.last = nn.ModuleList(
+            FineLast(shallow, OWN, task.channels) if task.kind == "probability" else PlainLast(OWN, task.channels)
+            for task in self.tasks
+        )
 
     def forward(self, features: Features) -> dict[str, Tensor]:
-        """Maps `context` B 64 H/4 W/4 and `detail` B 64 H/2 W/2 to task -> B C H/4 W/4, edges B 1 H/2 W/2.
+        """Maps `context` B 64 H/4 W/4 and `detail` B 64 H/2 W/2 to task -> B C H/4 W/4, probabilities B C H/2 W/2.
 
-        H and W are any multiples of 4. semantics, edges: logits. depth: canonical metres. normals: unit vectors.
-        Raises ShapeError when a level is missing.
+        H and W are any multiples of 4. Answers are as their kinds in `heads.kinds` say. Raises ShapeError when a level
+        is missing.
         """
         context, detail, size = whole_cells(features)
         fine, coarse, _ = self.trunk(context, detail)
-        own = [layer(coarse) for layer in self.own.values()]
+        own = [layer(coarse) for layer in self.own]
         if self.exchange is not None:
             own = self.exchange(own)
         found = {}
-        for (name, branch), heard in zip(self.branches.items(), own, strict=True):
-            joined = self.drop(branch(heard, fine))
-            if self.edges is not None and name == "edges":
-                found[name] = crop(self.edges(joined, detail), (size[0] // 2, size[1] // 2))
-            else:
-                found[name] = finished(name, crop(exact(self.last[name], joined), (size[0] // 4, size[1] // 4)))
+        for task, branch, last, exchanged in zip(self.tasks, self.branches, self.last, own, strict=True):
+            answer = last(self.drop(branch(exchanged, fine)), detail)
+            stride = 2 if isinstance(last, FineLast) else 4
+            found[task.name] = KINDS[task.kind].output(crop(answer, (size[0] // stride, size[1] // stride)))
         return found
-
-
-class ClassifyHead(nn.Module):
-    """Features of a space to what the whole picture is: `classes` B K, logits."""
-
-    reads = ("context", "detail")
-    margin = None
-
-    def __init__(self, spec: Space, tasks: Sequence[TaskSpec]) -> None:
-        super().__init__()
-        self.space, self.tasks = spec.name, tuple(tasks)
-        deep, shallow = (spec.level(name).channels for name in self.reads)
-        self.trunk = Trunk(deep, shallow)
-        self.last = nn.Linear(2 * COARSE, self.tasks[0].channels)
-
-    def forward(self, features: Features) -> dict[str, Tensor]:
-        """Maps `context` and `detail`, of any size, to `classes` B K."""
-        context, detail, _ = whole_cells(features)
-        _, coarse, whole = self.trunk(context, detail)
-        return {self.tasks[0].name: exact(self.last, torch.cat([whole, coarse.mean(dim=(2, 3))], dim=1))}
 
 
 def whole_cells(features: Features) -> tuple[Tensor, Tensor, tuple[int, int]]:
@@ -136,12 +123,3 @@ def exact(layer: nn.Module, x: Tensor) -> Tensor:
     with torch.autocast(x.device.type, enabled=False):
         found: Tensor = layer(x.float())
     return found
-
-
-def finished(task: str, answer: Tensor) -> Tensor:
-    """What the last convolution says, in the unit of its task."""
-    if task == "depth":
-        return (TYPICAL * answer.clamp(-6.0, 6.0).exp()).clamp(NEAR, FAR)
-    if task == "normals":
-        return F.normalize(answer, dim=1, eps=LENGTH)
-    return answer

@@ -70,7 +70,7 @@ class ReconstructHead(nn.Module):
         """Begin as the inverse of two wavelet steps in opponent colours, with the correction at nothing."""
         _, synthesis = split_filters()
         with torch.no_grad():
-            for layer, colours in ((self.merge_low, torch.eye(3)), (self.merge, OPPONENT)):
+            for layer, colours in ((self.merge_low, torch.eye(3)), (self.merge, OPPONENT.to(synthesis.device))):
                 kernels = torch.einsum("fij,oc->focij", synthesis, colours)
                 layer.weight.copy_(kernels.reshape(12, 3, 10, 10))
             deep, shallow = self.context_linear.in_channels, self.finer_linear.in_channels

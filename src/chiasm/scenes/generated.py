@@ -90,10 +90,10 @@ class Scenes:
     def specs(self) -> tuple[TaskSpec, ...]:
         """Depth in metres, normals, edges and semantics in the order of `classes`."""
         return (
-            TaskSpec("depth", 1, "metre"),
+            TaskSpec("depth", 1, "distance", unit="metre"),
             TaskSpec("normals", 3, "direction"),
-            TaskSpec("edges", 1, "logit"),
-            TaskSpec("semantics", len(self.classes), "logit", tuple(self.classes)),
+            TaskSpec("edges", 1, "probability"),
+            TaskSpec("semantics", len(self.classes), "classes", tuple(self.classes)),
         )
 
     def __len__(self) -> int:

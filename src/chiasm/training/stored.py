@@ -19,7 +19,7 @@ from torch import Tensor
 from chiasm.contracts import Features, TaskSpec
 from chiasm.datasets.batches import Batch
 from chiasm.datasets.folders import by_name, rows
-from chiasm.datasets.labels import METRES_PER_UNIT, kind_of, read_label
+from chiasm.datasets.labels import METRES_PER_UNIT, read_label
 from chiasm.errors import ConfigError, nearest
 from chiasm.features.layout import Window, blank, cut, pad, padded
 from chiasm.flow.pipeline import Pipeline
@@ -79,7 +79,7 @@ class Stored:
         if isinstance(item.label, int):
             return features, torch.tensor([item.label]), torch.tensor([True])
         target, valid = read_label(item.label, self.task, item.size, self.metres_per_unit)
-        target, valid = shrunk(target, valid, factor, kind_of(self.task) == "edges")
+        target, valid = shrunk(target, valid, factor, self.task.kind == "probability")
         height, width = (4 * n for n in features["context"].shape[-2:])
         grown = blank(valid[None, None], (height, width))
         return features, pad(target[None], (height, width)), grown
@@ -110,7 +110,7 @@ class Stored:
             maps = {name: x.flip(-1) for name, x in maps.items()}
             if target.ndim == 4:
                 masks = {name: x.flip(-1) for name, x in masks.items()}
-                if self.task.unit == "direction":
+                if self.task.kind == "direction":
                     masks["target"] = masks["target"] * torch.tensor([-1.0, 1.0, 1.0]).view(1, 3, 1, 1)
         return maps, masks["target"], masks["valid"]
 
@@ -153,7 +153,7 @@ def items_of(pipeline: Pipeline, labels: Path, task: TaskSpec) -> list[Item]:
     labels: a folder of files called as the pictures (in folders as far as they need that to differ); for `classes` a
     CSV file with lines `picture,class`. Raises ConfigError when a label's picture is not stored, or two are.
     """
-    wanted: Mapping[str, Path | int] = _table(labels, task) if kind_of(task) == "classes" else by_name(labels)
+    wanted: Mapping[str, Path | int] = _table(labels, task) if task.kind == "label" else by_name(labels)
     ends: dict[str, list[tuple[str, tuple[int, int]]]] = {}
     for record in pipeline.store.scan(()):
         for uri in record.uris:

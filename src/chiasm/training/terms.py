@@ -1,17 +1,20 @@
-"""What a dense answer costs against its target, whatever network gave it; a picture without a target costs nothing.
+"""What an answer costs against its target, whatever network gave it; a picture without a target costs nothing.
 
-    semantics  cross-entropy at H/4, each class weighted by how rare it is
-    depth      scale-invariant error of log depth (Eigen et al. 2014, arXiv 1406.2283), and of its slopes
-    normals    1 - cosine
-    edges      cross-entropy, edges and the rest in balance; what few people drew does not count (RCF, 1612.02103)
+    classes      cross-entropy, each class weighted by how rare it is
+    distance     scale-invariant error of its logarithm (Eigen et al. 2014, arXiv 1406.2283), and of its slopes
+    direction    1 - cosine
+    probability  cross-entropy, yes and no in balance; what few people drew does not count (RCF, 1612.02103)
+    picture      absolute error
+    label        cross-entropy
+    vector       squared error
 
-Consistency (M2H, arXiv 2510.17363, says which pairs, not how; the forms are ours): normals against those of the depth
-by back-projection, and edges against where the classes that were answered meet.
+Consistency (M2H, arXiv 2510.17363, says which pairs, not how; the forms are ours): directions against the normals of
+the distance by back-projection, and probabilities against where the classes that were answered meet.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -20,35 +23,45 @@ from torch import Tensor
 from chiasm.contracts import TaskSpec
 from chiasm.datasets.batches import Batch
 from chiasm.geometry import pinhole as geometry
+from chiasm.heads.kinds import KINDS
 
 DRAWN = 0.3  # share of annotators from which on an edge is one; below it, and above 0, nobody can tell
 SCALE_FREE = 0.5  # of the scale-invariant error: 1 would forgive a wrong scale altogether
 SLOPE = 0.5
 SMOOTHED = 0.05  # of the target of a class that is spread over all
-LEAST = 16  # pixels that a term needs
+LEAST = 16  # pixels that a term of places needs
+COARSEST = 4  # pixels: logits of classes that lie further apart are interpolated first
 
 
 def term(task: TaskSpec, answer: Tensor, batch: Batch, weights: Tensor | None = None) -> Tensor:
     """The loss of one task, a scalar; 0 with a gradient of 0 where no picture of the batch has a target.
 
-    answer: as the head gives it, float32 B C h w (classes: B K). weights: of classes.
+    answer: as the head gives it, float32 B C h w (or B C). weights: of classes.
     """
+    rule = KINDS[task.kind]
     target, valid = batch.targets[task.name].to(answer.device), batch.valid[task.name].to(answer.device)
-    if int(valid.sum()) < (1 if task.name == "classes" else LEAST):
+    if int(valid.sum()) < (1 if rule.whole else LEAST):
         return answer.sum() * 0.0
-    if task.name == "classes":
-        return F.cross_entropy(answer[valid], target[valid], label_smoothing=SMOOTHED)
-    if task.unit == "logit":
-        return _semantics(answer, target, valid, weights) if task.classes else _edges(answer, target, valid)
-    if task.unit == "direction":
-        return _normals(answer, target, valid)
-    if task.unit == "srgb":
-        return 10.0 * ((answer - target).abs() * valid).sum() / (3 * valid.sum())
-    return _depth(answer, target, valid)
+    return LOSSES[rule.loss](answer, target, valid, weights)
 
 
-def _semantics(answer: Tensor, target: Tensor, valid: Tensor, weights: Tensor | None) -> Tensor:
+def _label(answer: Tensor, target: Tensor, valid: Tensor, weights: Tensor | None) -> Tensor:
+    return F.cross_entropy(answer[valid], target[valid], label_smoothing=SMOOTHED)
+
+
+def _vector(answer: Tensor, target: Tensor, valid: Tensor, weights: Tensor | None) -> Tensor:
+    return (answer[valid] - target[valid]).square().mean()
+
+
+def _picture(answer: Tensor, target: Tensor, valid: Tensor, weights: Tensor | None) -> Tensor:
+    return 10.0 * ((answer - target).abs() * valid).sum() / (3 * valid.sum())
+
+
+def _classes(answer: Tensor, target: Tensor, valid: Tensor, weights: Tensor | None) -> Tensor:
     factor = target.shape[-1] // answer.shape[-1]
+    if factor > COARSEST:
+        finer = max(part for part in range(1, factor + 1) if not factor % part and factor // part >= COARSEST)
+        answer, factor = F.interpolate(answer, scale_factor=float(finer), mode="bilinear"), factor // finer
     # One pixel of each cell, next to its centre: which of the four there is all the same, and a mean is no class.
     ids = torch.where(valid, target, -1)[:, 0, factor // 2 :: factor, (factor - 1) // 2 :: factor]
     if not bool((ids >= 0).any()):
@@ -56,7 +69,7 @@ def _semantics(answer: Tensor, target: Tensor, valid: Tensor, weights: Tensor | 
     return F.cross_entropy(answer, ids, weights, ignore_index=-1, label_smoothing=SMOOTHED)
 
 
-def _edges(answer: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+def _probability(answer: Tensor, target: Tensor, valid: Tensor, weights: Tensor | None) -> Tensor:
     factor = target.shape[-1] // answer.shape[-1]
     share = F.max_pool2d(target, factor)
     known = (F.max_pool2d((~valid).float(), factor) == 0) & ((share >= DRAWN) | (share == 0))
@@ -75,7 +88,7 @@ def shrunk(x: Tensor, valid: Tensor, size: tuple[int, int]) -> tuple[Tensor, Ten
     return mean, share >= 0.5
 
 
-def _depth(answer: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+def _distance(answer: Tensor, target: Tensor, valid: Tensor, weights: Tensor | None) -> Tensor:
     log, known = shrunk(target.clamp_min(1e-3).log(), valid, (answer.shape[-2], answer.shape[-1]))
     if not bool(known.any()):
         return answer.sum() * 0.0
@@ -95,42 +108,56 @@ def _slope(error: Tensor, known: Tensor, axis: int) -> Tensor:
     return (steps * both).sum() / both.sum().clamp_min(1)
 
 
-def _normals(answer: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+def _direction(answer: Tensor, target: Tensor, valid: Tensor, weights: Tensor | None) -> Tensor:
     mean, known = shrunk(target, valid, (answer.shape[-2], answer.shape[-1]))
     cosine = F.cosine_similarity(answer, mean, dim=1)[:, None]
     return ((1.0 - cosine) * known).sum() / known.sum().clamp_min(1)
 
 
-def consistency(answers: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-    """Terms between tasks that were answered: `surface` (depth and normals), `outline` (edges and semantics)."""
+LOSSES: Mapping[str, Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]] = {
+    "class_entropy": _classes,
+    "log_distance": _distance,
+    "cosine": _direction,
+    "rare_entropy": _probability,
+    "absolute": _picture,
+    "label_entropy": _label,
+    "squared": _vector,
+}
+
+
+def consistency(tasks: Sequence[TaskSpec], answers: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+    """Terms between the first tasks of two kinds: `surface` (distance, direction), `outline` (probability, classes)."""
+    names = {task.kind: task.name for task in reversed(tasks)}
     found = {}
-    if {"depth", "normals"} <= set(answers):
-        found["surface"] = _surface(answers["depth"], answers["normals"], batch)
-    if {"edges", "semantics"} <= set(answers):
-        found["outline"] = _outline(answers["edges"], answers["semantics"], batch)
+    if "distance" in names and "direction" in names:
+        found["surface"] = _surface(names["distance"], names["direction"], answers, batch)
+    if "probability" in names and "classes" in names:
+        found["outline"] = _outline(names["probability"], names["classes"], answers, batch)
     return found
 
 
-def _surface(depth: Tensor, normals: Tensor, batch: Batch) -> Tensor:
-    """1 - cosine between the normals and those of the depth, where both are learnt and the camera is known."""
-    seen = batch.seen & batch.valid["depth"].flatten(1).any(1) & batch.valid["normals"].flatten(1).any(1)
+def _surface(distance: str, direction: str, answers: Mapping[str, Tensor], batch: Batch) -> Tensor:
+    """1 - cosine between directions and normals of distances, where both are learnt and the camera is known."""
+    depth, normals, valid = answers[distance], answers[direction], batch.valid
+    seen = batch.seen & valid[distance].flatten(1).any(1) & valid[direction].flatten(1).any(1)
     if not bool(seen.any()):
         return depth.sum() * 0.0
     factor = batch.pixels.shape[-1] / depth.shape[-1]
     fx, fy, cx, cy = batch.cameras[seen].unbind(1)
     small = torch.stack([fx / factor, fy / factor, (cx + 0.5) / factor - 0.5, (cy + 0.5) / factor - 0.5], dim=1)
     bent = geometry.normals_from_neighbours(depth[seen], small)  # one factor for all depths turns no normal
-    known = F.adaptive_avg_pool2d(batch.valid["normals"][seen].float(), (depth.shape[-2], depth.shape[-1])) >= 0.5
+    known = F.adaptive_avg_pool2d(valid[direction][seen].float(), (depth.shape[-2], depth.shape[-1])) >= 0.5
     cosine = F.cosine_similarity(bent, normals[seen], dim=1)[:, None]
     return ((1.0 - cosine) * known).sum() / known.sum().clamp_min(1)
 
 
-def _outline(edges: Tensor, semantics: Tensor, batch: Batch) -> Tensor:
-    """Mean distance between the edges' probability and where classes meet, on pictures whose classes are learnt."""
-    learnt = batch.valid["semantics"].flatten(1).any(1) & batch.valid["edges"].flatten(1).any(1)
+def _outline(probability: str, classes: str, answers: Mapping[str, Tensor], batch: Batch) -> Tensor:
+    """Mean distance between the probability and where classes meet, on pictures whose classes are learnt."""
+    edges = answers[probability]
+    learnt = batch.valid[classes].flatten(1).any(1) & batch.valid[probability].flatten(1).any(1)
     if not bool(learnt.any()):
         return edges.sum() * 0.0
-    ids = semantics[learnt].detach().argmax(1, keepdim=True)
+    ids = answers[classes][learnt].detach().argmax(1, keepdim=True)
     meet = torch.zeros_like(ids, dtype=torch.float32)
     meet[..., :, :-1] += (ids[..., :, 1:] != ids[..., :, :-1]).float()
     meet[..., :-1, :] += (ids[..., 1:, :] != ids[..., :-1, :]).float()

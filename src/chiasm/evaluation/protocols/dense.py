@@ -37,7 +37,7 @@ import torch
 from torch import Tensor
 
 from chiasm import models
-from chiasm.contracts import Features, Sample, TaskSpec
+from chiasm.contracts import AnswerKind, Features, Sample, TaskSpec
 from chiasm.errors import ConfigError, nearest
 from chiasm.evaluation.baselines.priors import CONSTANT, Predict, priors
 from chiasm.evaluation.meters.depth import DepthMeter, DisparityMeter
@@ -189,7 +189,7 @@ def selected(head: HeadModule, protocol: Protocol) -> Heads:
 
     A head of more classes is so asked which of the protocol's a place is most of. Raises ConfigError when it lacks one.
     """
-    places = {task.name: task.classes for task in head.tasks}.get("semantics", ())
+    name, places = next(((task.name, task.classes) for task in head.tasks if task.kind == "classes"), ("", ()))
     if not protocol.classes or places == protocol.classes or not places:
         return head
     missing = [name for name in protocol.classes if name not in places]
@@ -202,7 +202,7 @@ def selected(head: HeadModule, protocol: Protocol) -> Heads:
 
     def answer(features: Features) -> dict[str, Tensor]:
         found = dict(head(features))
-        return {**found, "semantics": found["semantics"][:, chosen]}
+        return {**found, name: found[name][:, chosen]}
 
     return answer
 
@@ -215,10 +215,10 @@ def joined(heads: Sequence[Heads]) -> Heads:
 def task_of(protocol: Protocol, task: str) -> TaskSpec:
     """What a head must answer for a task of this protocol."""
     specs = {
-        "semantics": TaskSpec("semantics", len(protocol.classes), "logit", protocol.classes),
-        "depth": TaskSpec("depth", 1, "relative" if protocol.disparity else "metre"),
+        "semantics": TaskSpec("semantics", len(protocol.classes), "classes", protocol.classes),
+        "depth": TaskSpec("depth", 1, "distance", unit="relative" if protocol.disparity else "metre"),
         "normals": TaskSpec("normals", 3, "direction"),
-        "edges": TaskSpec("edges", 1, "logit"),
+        "edges": TaskSpec("edges", 1, "probability"),
     }
     return specs[task]
 
@@ -326,14 +326,13 @@ def _predicted(
 
 def _meters(protocol: Protocol, flat: bool) -> dict[str, Meter]:
     """flat: the same probability everywhere, of which thinning would leave a line nobody meant."""
-    edges = EdgeMeter(protocol.reach, ridges=not flat)
-    meters: dict[str, Meter] = {
-        "semantics": SemanticsMeter(protocol.classes),
-        "depth": DisparityMeter() if protocol.disparity else DepthMeter(),
-        "normals": NormalsMeter(),
-        "edges": edges,
+    meters: dict[AnswerKind, Callable[[], Meter]] = {
+        "classes": lambda: SemanticsMeter(protocol.classes),
+        "distance": DisparityMeter if protocol.disparity else DepthMeter,
+        "direction": NormalsMeter,
+        "probability": lambda: EdgeMeter(protocol.reach, ridges=not flat),
     }
-    return {task: meters[task] for task in protocol.tasks}
+    return {task: meters[task_of(protocol, task).kind]() for task in protocol.tasks}
 
 
 def _score(meters: Mapping[str, Meter], maps: Mapping[str, Tensor], sample: Sample, drawn: Tensor | None) -> None:

@@ -20,12 +20,12 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from chiasm.contracts import Sample
+from chiasm.contracts import AnswerKind, Sample
 from chiasm.datasets.vocabulary import palette
 from chiasm.evaluation.baselines.priors import Predict
 from chiasm.evaluation.meters.depth import METRES, aligned
 from chiasm.evaluation.meters.semantics import raised
-from chiasm.evaluation.protocols.dense import Protocol
+from chiasm.evaluation.protocols.dense import Protocol, task_of
 from chiasm.geometry import pinhole as geometry
 
 UNKNOWN = 0.5  # grey
@@ -58,17 +58,17 @@ def sheet(protocol: Protocol, samples: Sequence[Sample], predict: Predict) -> Fi
     return figure
 
 
-def coloured(task: str, values: Tensor, valid: Tensor | None = None, span: Range = METRES) -> Colours:
-    """A map C x H x W of a task as colours: class ids 1 H W, depth, unit normals, or shares of edges in [0, 1].
+def coloured(kind: AnswerKind, values: Tensor, valid: Tensor | None = None, span: Range = METRES) -> Colours:
+    """A map C x H x W of an answer as colours: class ids 1 H W, distances, directions, or shares in [0, 1].
 
     valid: bool H x W, false becomes grey. span: the depths at the ends of the scale.
     """
-    if task == "semantics":
+    if kind == "classes":
         found = palette()[values[0].numpy() % 256] / 255.0
-    elif task == "depth":
+    elif kind == "distance":
         share = (values[0].double() - span[0]) / max(span[1] - span[0], 1e-12)
         found = colormaps[SCALE](share.clamp(0, 1).numpy())[..., :3]
-    elif task == "normals":
+    elif kind == "direction":
         found = ((F.normalize(values.double(), dim=0) + 1) / 2).permute(1, 2, 0).numpy()
     else:
         found = np.repeat(1 - values.double().clamp(0, 1).permute(1, 2, 0).numpy(), 3, axis=2)
@@ -83,26 +83,27 @@ def _column(protocol: Protocol, sample: Sample, predict: Predict) -> dict[str, t
     found: dict[str, tuple[Colours, Range | None]] = {"input": (pixels, None)}
     for task in protocol.tasks:
         target, valid = sample.targets[task], sample.valid[task]
-        answer = _answer(task, answers[task], target) if task in answers else None
-        if task == "depth" and sample.camera and answer is not None and not protocol.disparity:
+        kind = task_of(protocol, task).kind
+        answer = _answer(kind, answers[task], target) if task in answers else None
+        if kind == "distance" and sample.camera and answer is not None and not protocol.disparity:
             answer = geometry.metric(answer, sample.camera)
-        if task == "depth" and protocol.disparity:
+        if kind == "distance" and protocol.disparity:
             target = torch.where(valid, 1 / target.clamp_min(1e-12), 0.0)
             answer = None if answer is None else _fitted(1 / answer.clamp_min(METRES[0]), target, valid)
-        span = _span(target, valid) if task == "depth" else METRES
-        bar = span if task == "depth" else None
-        found[f"{task}, target"] = (coloured(task, target, valid, span), bar)
+        span = _span(target, valid) if kind == "distance" else METRES
+        bar = span if kind == "distance" else None
+        found[f"{task}, target"] = (coloured(kind, target, valid, span), bar)
         if answer is not None:
-            found[f"{task}, read"] = (coloured(task, answer, None, span), bar)
+            found[f"{task}, read"] = (coloured(kind, answer, None, span), bar)
     return found
 
 
-def _answer(task: str, answer: Tensor, target: Tensor) -> Tensor:
+def _answer(kind: AnswerKind, answer: Tensor, target: Tensor) -> Tensor:
     """A head's answer at the size and in the form of its target."""
     maps = raised(answer, target.shape[-2:])
-    if task == "semantics":
+    if kind == "classes":
         return maps.argmax(1)
-    return maps[0].sigmoid() if task == "edges" else maps[0]
+    return maps[0].sigmoid() if kind == "probability" else maps[0]
 
 
 def _fitted(inverse: Tensor, disparity: Tensor, valid: Tensor) -> Tensor:

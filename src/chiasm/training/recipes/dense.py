@@ -41,9 +41,9 @@ from chiasm.training.weighting import Way, Weighting
 
 SPECS = {
     "semantics": joined.SEMANTICS,
-    "depth": TaskSpec("depth", 1, "canonical"),
+    "depth": TaskSpec("depth", 1, "distance", unit="canonical"),
     "normals": TaskSpec("normals", 3, "direction"),
-    "edges": TaskSpec("edges", 1, "logit"),
+    "edges": TaskSpec("edges", 1, "probability"),
 }
 VALIDATED = 24  # samples of each set that are scored
 FRESH = tuple(f"head.trunk.{part}." for part in ("whole", "top", "across", "smooth"))  # parts that nobody taught
@@ -246,7 +246,7 @@ class DenseRecipe:
         terms = {spec.name: term(spec, answers[spec.name], batch, weights) for spec in self.specs}
         weighed = {name: config.balance[list(SPECS).index(name)] * value for name, value in terms.items()}
         total = cast(DenseObjective, module).weighting(weighed, step)
-        for name, value in consistency(answers, batch).items():
+        for name, value in consistency(self.specs, answers, batch).items():
             terms[name] = value
             total = total + getattr(config, name) * value
         return {**terms, "loss": total}
@@ -281,12 +281,12 @@ def _scores(
             answer = answers[spec.name].float().cpu()
             grown = nn.functional.interpolate(answer, pixels.shape[-2:], mode="bilinear", align_corners=False)
             grown = grown[..., :height, :width]
-            if spec.name == "semantics":
+            if spec.kind == "classes":
                 ids = torch.where(valid, target, 255)[0, 0]
                 counts += confusion(grown.argmax(1)[0], ids.to(torch.uint8), len(counts), 255)
-            elif spec.name == "depth":
+            elif spec.kind == "distance":
                 sums.setdefault("depth", []).append(float((grown - target)[valid].square().mean()))
-            elif spec.name == "normals":
+            elif spec.kind == "direction":
                 cosine = nn.functional.cosine_similarity(grown, target, dim=1)[:, None][valid]
                 sums.setdefault("normals", []).append(float(cosine.clamp(-1, 1).acos().rad2deg().mean()))
             else:

@@ -20,14 +20,16 @@ from torch import Tensor, nn
 from chiasm.config import Amount, Count, Positive, Range, Share
 from chiasm.contracts import Space, TaskSpec
 from chiasm.datasets.folders import rows
-from chiasm.datasets.labels import METRES_PER_UNIT, kind_of
+from chiasm.datasets.labels import METRES_PER_UNIT
 from chiasm.datasets.pictures import held_out
 from chiasm.errors import ConfigError
 from chiasm.evaluation.meters.metrics import confusion, mean_iou
 from chiasm.features.layout import padded
 from chiasm.features.working import working_factor
+from chiasm.heads.classify import ClassifyHead
 from chiasm.heads.denoise import DenoiseHead
-from chiasm.heads.dense import ClassifyHead, DenseHead
+from chiasm.heads.dense import DenseHead
+from chiasm.heads.kinds import KINDS
 from chiasm.heads.saved import HeadModule
 from chiasm.training.stored import Stored, batch_of
 from chiasm.training.terms import rarity, term
@@ -72,13 +74,13 @@ def spec_of(task: str, classes: Sequence[str]) -> TaskSpec:
         if len(set(classes)) != len(classes):
             twice = next(name for name in classes if classes.count(name) > 1)
             raise ConfigError(f"class {twice!r} is named twice; each class is one line")
-        return TaskSpec(task, len(classes), "logit", tuple(classes))
+        return TaskSpec(task, len(classes), "classes" if task == "semantics" else "label", tuple(classes))
     if classes:
         raise ConfigError(f"task {task!r} has no classes, got {len(classes)}; leave them out")
     known = {
-        "depth": TaskSpec("depth", 1, "metre"),
+        "depth": TaskSpec("depth", 1, "distance", unit="metre"),
         "normals": TaskSpec("normals", 3, "direction"),
-        "edges": TaskSpec("edges", 1, "logit"),
+        "edges": TaskSpec("edges", 1, "probability"),
         "denoise": DenoiseHead.tasks[0],
     }
     return known[task]
@@ -101,9 +103,9 @@ def class_names(file: Path | None, labels: Path, task: str) -> tuple[str, ...]:
 def fresh_head(spec: Space, task: TaskSpec, begin: Sequence[nn.Module] = ()) -> HeadModule:
     """A head for the task, filled with whatever fits of the modules in `begin`, later ones last."""
     made: HeadModule
-    if task.name == "denoise":
+    if task.kind == "picture":
         made = DenoiseHead(spec)
-    elif kind_of(task) == "classes":
+    elif task.kind == "label":
         made = ClassifyHead(spec, (task,))
     else:
         made = DenseHead(spec, (task,))
@@ -174,7 +176,7 @@ class HeadRecipe:
     def rarity(self) -> Tensor | None:
         """Weights of classes, of at most 64 items."""
         task = self.training.task
-        if kind_of(task) != "semantics":
+        if task.kind != "classes":
             return None
         counts = torch.zeros(task.channels)
         for index in range(0, len(self.training), max(1, len(self.training) // 64)):
@@ -205,34 +207,33 @@ class HeadRecipe:
             features, target, valid = self.held[index]
             given = {name: x.float().to(device) for name, x in features.items()}
             answer = module(given)[task.name].float().cpu()
-            if kind_of(task) == "classes":
+            if task.kind == "label":
                 values.append(float(answer.argmax(1).eq(target).float()))
                 continue
             grown = F.interpolate(answer, target.shape[-2:], mode="bilinear", align_corners=False)
-            if kind_of(task) == "semantics":
+            if task.kind == "classes":
                 ids = torch.where(valid, target, -1)[0, 0]
                 counts += confusion(grown.argmax(1)[0], ids, task.channels, -1)
             elif bool(valid.any()):
                 values.append(_error(task, grown, target, valid))
-        if kind_of(task) == "semantics":
+        if task.kind == "classes":
             return {"miou": round(mean_iou(counts), 4)} if counts.any() else {}
         return {_score_name(task): round(sum(values) / len(values), 4)} if values else {}
 
 
 def _error(task: TaskSpec, answer: Tensor, target: Tensor, valid: Tensor) -> float:
     """One picture's score, in the words of `_score_name`."""
-    if task.unit == "direction":
+    if task.kind == "direction":
         cosine = F.cosine_similarity(answer, target, dim=1)[:, None][valid]
         return float(cosine.clamp(-1, 1).acos().rad2deg().mean())
-    if task.unit == "srgb":
+    if task.kind == "picture":
         square = (answer.clamp(0, 1) - target).square().mean(dim=1, keepdim=True)[valid]
         return float(-10 * square.mean().clamp_min(1e-10).log10())
-    if task.unit == "logit":
+    if task.kind == "probability":
         edge = target >= 0.3
         return float(F.binary_cross_entropy_with_logits(answer[valid], edge[valid].float()))
     return float((answer - target)[valid].square().mean().sqrt())
 
 
 def _score_name(task: TaskSpec) -> str:
-    names = {"direction": "angle", "srgb": "psnr", "metre": "rmse", "relative": "rmse"}
-    return names.get(task.unit, "accuracy" if kind_of(task) == "classes" else "cross_entropy")
+    return KINDS[task.kind].score
