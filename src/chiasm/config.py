@@ -3,40 +3,44 @@
     class defaults ◄── TOML file (differences only) ◄── key=value ──► the config, every value checked
 
 A recipe's config is a frozen dataclass whose annotations say everything: the type, and where it matters the range
-(`steps: Count = 12_000`). Nothing is converted silently, except that an integer is a good float.
+(`steps: Count = 12_000`). pydantic checks them, strictly: only an integer is a good float too.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from annotated_types import BaseMetadata, Ge, GroupedMetadata, Gt, Le
 
 from chiasm.errors import ConfigError, nearest
 
 T = TypeVar("T")
 
 _LETTERS = 100  # of a value in an error
-_INTEGERS = 2**63  # TOML's have 64 bits; Python's would go on
 
 
 @dataclass(frozen=True)
-class Range:
+class Range(GroupedMetadata):
     """Metadata of an annotation: the value lies in [low, high], or in (low, high] when `above`."""
 
     low: float = -math.inf
     high: float = math.inf
     above: bool = False
 
-    def __contains__(self, value: object) -> bool:
-        if not isinstance(value, int | float):
-            return False
-        return (self.low < value if self.above else self.low <= value) and value <= self.high
+    def __iter__(self) -> Iterator[BaseMetadata]:
+        """The bounds as pydantic knows them."""
+        if self.low > -math.inf:
+            yield Gt(self.low) if self.above else Ge(self.low)
+        if self.high < math.inf:
+            yield Le(self.high)
 
     def __str__(self) -> str:
         parts = []
@@ -120,12 +124,16 @@ def _only_text(kind: object) -> bool:
     return kind in (str, Path) or (get_origin(kind) is Literal and all(isinstance(x, str) for x in get_args(kind)))
 
 
-def _checked(key: str, value: object, kind: object) -> object:
+def _checked(key: str, value: object, kind: Any) -> object:
     """The value as the annotation wants it. Raises ConfigError naming the key, the value and what was expected."""
-    fits, converted = _converted(value, kind)
-    if not fits:
-        raise ConfigError(f"{key}: expected {_words(kind)}, got {_short(_repr(value))}")
-    return converted
+    from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+    adapter = TypeAdapter(kind, config=ConfigDict(allow_inf_nan=False))
+    try:
+        # as JSON, since strictness there takes lists for tuples and texts for paths, as TOML has them, and no more
+        return adapter.validate_json(json.dumps(value), strict=True)
+    except (ValidationError, TypeError, ValueError, RecursionError) as error:  # dates, and numbers without end
+        raise ConfigError(f"{key}: expected {_words(kind)}, got {_short(_repr(value))}") from error
 
 
 def _repr(value: object) -> str:
@@ -138,41 +146,6 @@ def _repr(value: object) -> str:
 def _short(text: str) -> str:
     """At most 100 letters of what came, so that an error stays a sentence."""
     return text if len(text) <= _LETTERS else f"{text[: _LETTERS - 3]}..."
-
-
-def _converted(value: object, kind: object) -> tuple[bool, object]:
-    """Whether the value is of this kind, and what it is then."""
-    origin, options = get_origin(kind), get_args(kind)
-    if origin is Annotated:
-        fits, converted = _converted(value, options[0])
-        return fits and all(converted in extra for extra in options[1:] if isinstance(extra, Range)), converted
-    if origin in (Union, UnionType):
-        tried = (_converted(value, option) for option in options)
-        return next((result for result in tried if result[0]), (False, value))
-    if origin is Literal:
-        return any(value == option and type(value) is type(option) for option in options), value
-    return _tuple(value, options) if origin is tuple else _plain(value, kind)
-
-
-def _plain(value: object, kind: object) -> tuple[bool, object]:
-    if isinstance(value, int) and abs(value) >= _INTEGERS:
-        return False, value
-    if kind is float:
-        good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        return good, float(value) if good else value  # type: ignore[arg-type]
-    if kind is Path:
-        return isinstance(value, str), Path(value) if isinstance(value, str) else value
-    return type(value) is kind or (kind is NoneType and value is None), value
-
-
-def _tuple(value: object, kinds: tuple[object, ...]) -> tuple[bool, object]:
-    if not isinstance(value, list):
-        return False, value
-    wanted = kinds[:1] * len(value) if kinds[1:] == (...,) else kinds
-    if len(wanted) != len(value):
-        return False, value
-    results = [_converted(item, kind) for item, kind in zip(value, wanted, strict=True)]
-    return all(fits for fits, _ in results), tuple(item for _, item in results)
 
 
 def _words(kind: object) -> str:

@@ -201,7 +201,7 @@ def test_colours():
     assert coloured("probability", torch.ones(1, 1, 1))[0, 0].tolist() == [0, 0, 0]
     unknown = coloured("distance", torch.ones(1, 1, 1), torch.zeros(1, 1, dtype=torch.bool))
     assert unknown[0, 0].tolist() == [0.5, 0.5, 0.5]
-    classes = coloured("semantics", torch.arange(39).reshape(1, 1, 39))
+    classes = coloured("classes", torch.arange(39).reshape(1, 1, 39))
     assert (classes.min(), len({tuple(colour) for colour in classes[0].tolist()})) == (0.0, 39)
     assert 0.5 < classes.max() <= 1.0
 

@@ -124,6 +124,18 @@ def test_uris_are_absolute_or_below_the_root(save, photo, tmp_path, monkeypatch)
     assert of_path("0001.png").read() == one.read_bytes()
 
 
+def test_a_source_gives_its_bytes_or_an_error(photo, tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")  # whose reading would wait for ever
+    for path in (tmp_path / "none.png", tmp_path, tmp_path / "pipe.png"):
+        with pytest.raises(ImageError) as caught:
+            of_path(path).read()
+        assert caught.value.reason == "unreadable"
+    assert gather(photo).sources[0].read() == photo.tobytes()
+    (tmp_path / "a.png").write_bytes(b"four")
+    with pytest.raises(ImageError, match="at most 3 bytes"):
+        of_path(tmp_path / "a.png").read(Limits(file_bytes=3))
+
+
 def test_folders_count_what_they_pass_over_by_suffix(save, photo, tmp_path):
     save(photo, "x/a.png")
     for name in ("x/IMG_2.HEIC", "b.gif", "x/c.GIF", "README", "d.raw", "d.toml", "e.toml"):

@@ -80,7 +80,7 @@ def decode(path: Path | str, limits: Limits = DEFAULT, page: int = 0) -> Shot:
     parallel, use DecoderPool.
     """
     name = uri_of(path)
-    with _opened(path, name) as file:
+    with opened(path, name) as file:
         before = os.fstat(file.fileno())
         _admit(file, before.st_size, name, limits)
         taken = _taken(file, Path(path), name, limits, page)
@@ -106,7 +106,7 @@ def _camera_of(taken: Shot) -> str:
 def count_pixels(path: Path | str) -> int:
     """Height times width as the header says, 0 when it says nothing. For planning; `decode` checks itself."""
     try:
-        with _opened(path, "") as file, _in_silence():
+        with opened(path, "") as file, _in_silence():
             if headerless.is_described(Path(path)):
                 return os.fstat(file.fileno()).st_size // 2  # nearly always two bytes each
             kind = container.format_of(file)
@@ -122,7 +122,7 @@ def count_pixels(path: Path | str) -> int:
 
 
 @contextmanager
-def _opened(path: Path | str, name: str) -> Iterator[BufferedReader]:
+def opened(path: Path | str, name: str) -> Iterator[BufferedReader]:
     """The file for reading, if it is a regular one. Never blocks, not even on a pipe."""
     try:
         file = open(path, "rb", opener=_open_at_once)  # noqa: PTH123, SIM115, Path.open has no opener

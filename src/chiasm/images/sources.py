@@ -27,6 +27,7 @@ from PIL import Image
 from chiasm.contracts import Stat
 from chiasm.errors import ConfigError, ImageError
 from chiasm.images import colour, listing
+from chiasm.images.decoder import opened
 from chiasm.images.limits import DEFAULT, Limits
 from chiasm.images.picture import Picture, part_of, uri_of
 from chiasm.images.raw import headerless
@@ -85,11 +86,11 @@ class Source:
             return remote.read(self.url, limits)
         assert self.path is not None
         try:
-            with self.path.open("rb") as file:
+            with opened(self.path, self.uri) as file:
                 return whole(file, self.uri, limits)
         except OSError as error:
             why = os.strerror(error.errno) if error.errno else str(error)
-            raise ImageError(f"{self.uri}: cannot be opened ({why}); check the path", "unreadable") from error
+            raise ImageError(f"{self.uri}: cannot be read ({why}); copy it again", "unreadable") from error
 
 
 @dataclass(frozen=True)

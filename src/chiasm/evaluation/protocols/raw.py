@@ -37,7 +37,6 @@ CLEAN = "clean"
 
 CASES = 1 + len(pinned().noises)  # mosaics of each picture
 
-Bank = Mapping[str, list[float]]
 
 
 @dataclass(frozen=True)
