@@ -81,7 +81,7 @@ def opened(root: Path, writing: bool) -> Snapshot:
         commit, warning = recovery.recover(root, writing)
     if warning:
         warnings.warn(warning, StoreWarning, stacklevel=3)
-    return Snapshot(root, commit)
+    return Snapshot(root, commit, writing)
 
 
 class LanceStore:

@@ -34,6 +34,7 @@ FILE = re.compile(r"[A-Za-z0-9_-]+\.[a-z]+")  # a data file's name; never a path
 INDEX_CACHE = (
     160 << 20
 )  # bytes; the tables of a store share it. Below the size of an index, look-ups of many keys thrash
+READER_CACHE = 64 << 20  # a reader asks for few keys at once
 METADATA_CACHE = 32 << 20
 PARTS = ("data", "_versions", "_deletions", "_indices", "_transactions")
 MAX_FILE = 1 << 40  # bytes; one change is one fragment, however large
@@ -64,9 +65,10 @@ def create(folder: Path, schema: pa.Schema) -> Changed:
     return Changed(made)
 
 
-def session() -> Session:
+def session(writing: bool = False) -> Session:
     """A cache for the tables of one store, bounded."""
-    return Session(index_cache_size_bytes=INDEX_CACHE, metadata_cache_size_bytes=METADATA_CACHE)
+    size = INDEX_CACHE if writing else READER_CACHE
+    return Session(index_cache_size_bytes=size, metadata_cache_size_bytes=METADATA_CACHE)
 
 
 def open_version(folder: Path, version: int, shared: Session | None = None) -> lance.LanceDataset:

@@ -193,10 +193,10 @@ def tail_id(fragment: lance.LanceFragment) -> tuple[int, str]:
 class Snapshot:
     """The tables of one commit, each opened when it is first read."""
 
-    def __init__(self, root: Path, commit: Commit) -> None:
+    def __init__(self, root: Path, commit: Commit, writing: bool = False) -> None:
         self.root = root
         self.commit = commit
-        self._session = datasets.session()
+        self._session = datasets.session(writing)
         self._tables: dict[str, Table] = {}
 
     def table(self, name: str) -> Table:
