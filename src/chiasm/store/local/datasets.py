@@ -85,6 +85,11 @@ def open_version(folder: Path, version: int, shared: Session | None = None) -> l
     return dataset
 
 
+def another(dataset: lance.LanceDataset) -> lance.LanceDataset:
+    """A second object of the same version, with the same caches: some of Lance's methods change their object."""
+    return lance.dataset(dataset.uri, version=dataset.version, session=dataset.session())
+
+
 def require_own_files(folder: Path, dataset: lance.LanceDataset) -> None:
     """Raise StoreError when a manifest names a file that is not a plain one of this dataset's own folder."""
     for fragment in dataset.get_fragments():
@@ -153,7 +158,7 @@ def drop_fragments(dataset: lance.LanceDataset, ids: Sequence[int]) -> Changed:
 def delete_rows(dataset: lance.LanceDataset, row_ids: Sequence[int]) -> Changed:
     """Take single rows out by their row id."""
     before = used_files(dataset)
-    changed = lance.dataset(dataset.uri, version=dataset.version)  # `delete` changes its object: work on another one
+    changed = another(dataset)
     changed.delete(f"_rowid IN ({', '.join(map(str, row_ids))})")
     after = used_files(changed)
     return Changed(changed, tuple(sorted(after - before)), tuple(sorted(before - after)))
@@ -188,7 +193,7 @@ def extend_indices(dataset: lance.LanceDataset, columns: Iterable[str], merge: i
     """Index the rows that no index of these columns covers yet; `merge` older parts become one with them."""
     folder = Path(dataset.uri)
     before = index_ids(dataset)
-    changed = lance.dataset(dataset.uri, version=dataset.version)
+    changed = another(dataset)
     there = {index.name for index in changed.describe_indices()}
     for column in columns:
         if index_name(column) not in there:
