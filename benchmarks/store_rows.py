@@ -113,9 +113,14 @@ def look(path: str, rows: int) -> None:
         "4,096 unknown files": lambda: known(store, rows + one(), 4096),
         "64 records": lambda: store.get_many([key_of(one()) for _ in range(64)]),
     }
-    times = {f"{name}, ms": timed(call) for name, call in calls.items()}
+    times: dict[str, object] = {f"{name}, ms": timed(call) for name, call in calls.items()}
+    used = peak()
+    start_listing = time.perf_counter()
+    count = len(store.keys())
     found = {
-        "rows": len(store),
+        "rows": count,
+        "list all keys, s": round(time.perf_counter() - start_listing, 2),
+        "peak memory before listing, MB": used,
         "open, s": round(opened - start, 3),
         "open and first record, s": round(first - start, 3),
         **times,

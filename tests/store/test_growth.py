@@ -82,36 +82,41 @@ def test_a_second_space_writes_no_byte_of_the_first_and_little_more_than_its_own
 
 
 def test_what_is_no_longer_needed_goes_after_the_grace_of_readers(path, made, monkeypatch):
+    monkeypatch.setattr(growth, "FAN", 8)
     with open_store(path, "w") as store:
         store.declare(made.SPACE)
-        for number in range(40):
+        for number in range(12):
             store.put([made.record(number)])
         data = path / "pictures" / "data"
-        assert len(store._now.table("pictures").dataset.get_fragments()) == 9
-        assert len(list(data.iterdir())) == 41  # 32 that were merged wait for readers
+        assert len(store._now.table("pictures").dataset.get_fragments()) == 5
+        assert len(list(data.iterdir())) == 13  # 8 that were merged wait for readers
         monkeypatch.setattr(commits, "GRACE", 0.0)
-        for number in range(40, 50):
+        for number in range(12, 15):
             store.put([made.record(number)])
-        assert len(list(data.iterdir())) == len(store._now.table("pictures").dataset.get_fragments()) == 19
-        assert len(store._now.commit.retired) <= 40 * 4
-        store.put([made.record(50)])
-        assert store._now.commit.retired == ()
-        assert list(store.scan()) == [made.record(number) for number in range(51)]
+        assert len(list(data.iterdir())) == len(store._now.table("pictures").dataset.get_fragments()) == 8
+        store.put([made.record(15)])  # eight more are merged
+        for number in range(16, 23):
+            store.put([made.record(number)])
+        assert len(list(data.iterdir())) == len(store._now.table("pictures").dataset.get_fragments()) == 9
+        store.put([made.record(23, uris=[])])
+        assert len(store._now.commit.retired) <= 8 * 4
+        assert list(store.scan()) == [made.record(n) for n in range(23)] + [made.record(23, uris=[])]
         assert store.verify().orphans == ()
 
 
 def test_a_reader_of_removed_files_looks_again(path, made, monkeypatch):
     monkeypatch.setattr(commits, "GRACE", 0.0)
+    monkeypatch.setattr(growth, "FAN", 8)
     with open_store(path, "w") as store:
         store.declare(made.SPACE)
-        for number in range(30):
+        for number in range(6):
             store.put([made.record(number)])
         reader, opened = open_store(path), open_store(path)
-        for number in range(30, 60):
+        for number in range(6, 20):
             store.put([made.record(number)])
         assert reader.get(made.key_of(3)) == made.record(3)
         assert opened.made([made.key_of(3)], "ns-1")
-        assert made.key_of(59) in reader or reader.refresh()
+        assert made.key_of(19) in reader or reader.refresh()
 
 
 def test_tiers_merge_rarely_and_never_what_is_closed():
@@ -147,14 +152,14 @@ def test_an_index_answers_like_no_index(path, made, monkeypatch):
     monkeypatch.setattr(growth, "SEGMENTS", 2)
     with open_store(path, "w") as store:
         store.declare(made.SPACE)
-        for number in range(0, 120, 2):
+        for number in range(0, 60, 2):
             store.put([made.record(number), made.record(number + 1)], stats={f"/photos/{number:05}.jpg": (number, 1)})
         table = store._now.table("pictures").dataset
         assert len(growth.tail_of(table)) < len(table.get_fragments())
         assert all(len(index.segments) <= 2 for index in table.describe_indices())
-        store.put([made.record(n, encoder="other") for n in range(0, 120, 7)], replace=True)
-        store.remove([made.key_of(n) for n in range(0, 120, 10)])
-        wanted = [n for n in range(120) if n % 10]
+        store.put([made.record(n, encoder="other") for n in range(0, 60, 7)], replace=True)
+        store.remove([made.key_of(n) for n in range(0, 60, 10)])
+        wanted = [n for n in range(60) if n % 10]
         for number in wanted:
             record = made.record(number, encoder="ns-rgb@1" if number % 7 else "other")
             assert (
@@ -162,14 +167,14 @@ def test_an_index_answers_like_no_index(path, made, monkeypatch):
                 == (record.spaces["ns-1"]["context"])
             )
         assert len(store) == len(wanted) == len(store.keys())
-        assert set(store.made([made.key_of(n) for n in range(120)], "ns-1")) == {made.key_of(n) for n in wanted}
+        assert set(store.made([made.key_of(n) for n in range(60)], "ns-1")) == {made.key_of(n) for n in wanted}
         assert store.known({"/photos/00002.jpg": (2, 1)}) == {"/photos/00002.jpg": made.key_of(2)}
         assert store.known({"/photos/00010.jpg": (10, 1)}) == {}
         assert store.verify().sound
         store.compact()
         assert store.verify().sound
         assert store.verify().orphans == ()
-        assert store.get("00119.jpg").uris == ("/photos/00119.jpg",)
+        assert store.get("00059.jpg").uris == ("/photos/00059.jpg",)
     assert len(open_store(path)) == len(wanted)
 
 

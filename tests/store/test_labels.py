@@ -11,6 +11,7 @@ import pytest
 from chiasm.contracts import Failure, Level, Space, Stored
 from chiasm.errors import StoreError
 from chiasm.store import open_store
+from chiasm.store.local import growth
 
 COLUMNS = {"split": pa.string(), "rating": pa.float32(), "faces": pa.int64(), "seen": pa.bool_()}
 
@@ -166,3 +167,19 @@ def test_a_store_of_another_space_of_that_name_is_not_merged(store, tmp_path):
         other.declare(Space("ns-1", (Level("context", 8, 4),), 4))
         with pytest.raises(StoreError, match="give the other space another name"):
             store.merge(other)
+
+
+def test_labels_of_indexed_pictures_are_found_like_others(store, made, monkeypatch):
+    monkeypatch.setattr(growth, "FAN", 2)
+    monkeypatch.setattr(growth, "CLOSED_ROWS", 8)
+    for first in range(0, 24, 4):
+        store.put([made.record(number) for number in range(first, first + 4)])
+    assert store._now.table("pictures").dataset.describe_indices()
+    store.label({"rating": pa.int8()}, {made.key_of(n): {"rating": n} for n in range(0, 24, 3)})
+    store.label({"split": pa.string()}, {made.key_of(n): {"split": "val"} for n in range(20)})
+    assert set(store.keys("rating >= 12 and split = 'val'")) == {made.key_of(n) for n in (12, 15, 18)}
+    for number in range(24):
+        columns = ({"rating": number} if number % 3 == 0 else {}) | ({"split": "val"} if number < 20 else {})
+        assert store.get(made.key_of(number)) == replace(made.record(number), columns=columns)
+    assert len(store.keys()) == len(set(store.keys())) == 24
+    assert store.verify().sound

@@ -143,7 +143,7 @@ def test_known_needs_the_same_file(store, made):
     store.put([made.record(1), made.record(2)], stats={"/photos/00001.jpg": (100, 7)})
     assert store.known(stats) == {"/photos/00001.jpg": made.key_of(1)}
     assert store.known({"/photos/00001.jpg": (100, 8)}) == {}
-    assert store.known({"/photos/00009.jpg": (100, 7)}) == {}
+    assert store.known({"/photos/00009.jpg": (100, 7), "/photos/\udcff.jpg": (100, 7)}) == {}
     store.put([made.record(2)], stats=stats)  # the same bytes again, now with their stat
     assert store.known(stats) == {f"/photos/0000{number}.jpg": made.key_of(number) for number in (1, 2)}
     store.put([made.record(2)])  # a stat that nobody looked up unsays nothing
@@ -234,11 +234,14 @@ def test_what_does_not_belong_is_refused_and_nothing_of_its_batch_stays(store, m
         (replace(good, digest=""), "64 lower-case hex digits"),
         (replace(good, columns={"rating": 3}), "call label to add a column first"),
         (replace(good, uris=("a\0b",)), "a uri is"),
+        (replace(good, uris=("a\udcff.jpg",)), "a uri is"),
+        (replace(good, source_bytes="many"), "source_bytes is a whole number"),
+        (replace(good, size=(1.5, 3)), "height is a whole number"),
     ]
     for bad, said in cases:
         with pytest.raises(StoreError, match=said):
             store.put([made.record(5), bad])
-    assert len(cases) == 11
+    assert len(cases) == 14
     assert len(store) == 0
 
 

@@ -92,7 +92,7 @@ def with_columns(dataset: lance.LanceDataset, new: Sequence[pa.Field]) -> Change
     if not new:
         return Changed(dataset)
     before = datasets.used_files(dataset)
-    changed = lance.dataset(dataset.uri, version=dataset.version)
+    changed = datasets.another(dataset)
     changed.add_columns(list(new))
     added = sorted(datasets.used_files(changed) - before)
     sync_all(Path(dataset.uri) / name for name in added)

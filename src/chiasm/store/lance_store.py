@@ -81,7 +81,7 @@ def opened(root: Path, writing: bool) -> Snapshot:
         commit, warning = recovery.recover(root, writing)
     if warning:
         warnings.warn(warning, StoreWarning, stacklevel=3)
-    return Snapshot(root, commit)
+    return Snapshot(root, commit, writing)
 
 
 class LanceStore:
@@ -215,7 +215,8 @@ class LanceStore:
     def compact(self, rows_per_fragment: int = 131_072) -> int:
         """Rewrite small files as few large ones, drop removed rows, and remove old files. Returns the bytes freed.
 
-        Needs free space for a copy of what is rewritten. A reader that is open meanwhile refreshes itself.
+        Needs free space for a copy of what is rewritten. A reader that is open meanwhile refreshes itself at its next
+        look-up; a scan that is under way ends with a StoreError.
         """
         self._require_writer("compact")
         before = dict(self._now.commit.rows)

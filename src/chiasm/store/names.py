@@ -57,9 +57,18 @@ def checked_key(text: object) -> str:
 
 
 def checked_uri(text: object) -> str:
-    if not isinstance(text, str) or not text or "\0" in text or len(text) > URI:
-        raise StoreError(f"a uri is 1 to {URI} characters without a zero, got {str(text)[:70]!r}")
+    if not isinstance(text, str) or not text or "\0" in text or len(text) > URI or not is_unicode(text):
+        raise StoreError(f"a uri is 1 to {URI} characters of Unicode without a zero, got {str(text)[:70]!r}")
     return text
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a string can be stored: the name of a file with undecodable bytes cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def checked_tables(text: object) -> str:

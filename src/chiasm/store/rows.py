@@ -100,9 +100,9 @@ def picture_rows(records: Sequence[Record], schema: pa.Schema) -> pa.Table:
             "key": checked_key(record.key),
             "digest": checked_key(record.digest),
             "part": checked_id(record.part, "part", empty=True),
-            "height": record.size[0],
-            "width": record.size[1],
-            "source_bytes": record.source_bytes,
+            "height": checked_number(record.size[0], "height", 1, SIDE),
+            "width": checked_number(record.size[1], "width", 1, SIDE),
+            "source_bytes": checked_number(record.source_bytes, "source_bytes"),
             "capture": capture_text(record.capture),
             "added": now,
         }
@@ -111,7 +111,12 @@ def picture_rows(records: Sequence[Record], schema: pa.Schema) -> pa.Table:
                 raise StoreError(f"record {record.key[:12]} has a column {name!r}; call label to add a column first")
             row[name] = record.columns[name]
         rows.append(row)
-    return sealed(pa.Table.from_pylist(rows, schema=schema))
+    try:
+        return sealed(pa.Table.from_pylist(rows, schema=schema))
+    except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
+        raise StoreError(
+            f"a record has a value that does not fit its column: {error}; mend it and put again"
+        ) from error
 
 
 def sealed(rows: pa.Table) -> pa.Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 import lance
@@ -74,11 +75,15 @@ def plan(added: Additions, now: Snapshot) -> Plan:
     """What is new. Raises StoreError for a uri of a key that is neither stored nor in this put."""
     ledger = Ledger(now)
     fresh = united(added.records)
-    here = ledger.here([*fresh, *added.uris.values()])
-    of_levels = LevelChanges(now, now.commit)
-    for of, some in by_level(fresh.values()).items():
-        of_levels.add(of, some, here, added.replace)
-    changes = of_levels.changes | source_changes(added, ledger, now, here | fresh.keys())
+    uris = list(dict.fromkeys([*(uri for record in added.records for uri in record.uris), *added.uris]))
+    with ThreadPoolExecutor(1) as pool:  # Lance looks the uris up while rows are made here
+        places = pool.submit(ledger.sources, uris) if uris else None
+        here = ledger.here([*fresh, *added.uris.values()])
+        of_levels = LevelChanges(now, now.commit)
+        for of, some in by_level(fresh.values()).items():
+            of_levels.add(of, some, here, added.replace)
+        known = places.result() if places else {}
+    changes = of_levels.changes | source_changes(added, known, now, here | fresh.keys())
     new = [record for key, record in fresh.items() if key not in here]
     if new:
         changes["pictures"] = changing((), picture_rows(new, now.table("pictures").dataset.schema))
@@ -169,8 +174,11 @@ def changing(old: Sequence[int], rows: pa.Table | None) -> Change:
     return change
 
 
-def source_changes(added: Additions, ledger: Ledger, now: Snapshot, keys: set[str]) -> dict[str, Change]:
-    """What is new about uris: a place, a file's size and mtime, other bytes, a failure, a success after a failure."""
+def source_changes(added: Additions, known: Mapping[str, Source], now: Snapshot, keys: set[str]) -> dict[str, Change]:
+    """What is new about uris: a place, a file's size and mtime, other bytes, a failure, a success after a failure.
+
+    known: what the uris mean now. keys: the pictures that are stored or in this put.
+    """
     number = now.commit.number + 1
     places = [(uri, record.key) for record in added.records for uri in record.uris]
     for uri, key in added.uris.items():
@@ -183,8 +191,7 @@ def source_changes(added: Additions, ledger: Ledger, now: Snapshot, keys: set[st
         for one in added.failures
         if one.uri not in sources
     }
-    known = ledger.sources(list(sources)) if sources else {}
-    standing = ledger.faults([*sources, *faults]) if sources or faults else {}
+    standing = Ledger(now).faults([*sources, *faults]) if sources or faults else {}
     news = [one for one in sources.values() if is_news(one, known.get(one.uri), standing.get(one.uri))]
     worse = [one for one in faults.values() if one.uri not in standing or standing[one.uri][:4] != one[:4]]
     over = [uri for uri in (*(one.uri for one in news), *(one.uri for one in worse)) if uri in standing]

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from pathlib import Path
 
 from chiasm.errors import StoreError, nearest
-from chiasm.store.local.files import guarded, require_space, sync_folder, write_durably
+from chiasm.store.local.files import guarded, read_whole, require_space, sync_folder, write_durably
+from chiasm.store.names import HASH
 
-HASH = re.compile(r"[0-9a-f]{16,64}")
+LIMIT = 64 << 20  # bytes of one codec's tables
 
 
 def check_table(name: str, data: bytes) -> None:
     """Raise StoreError unless `name` is the SHA-256 of `data` in hex, or its first 16 or more digits."""
     wanted = hashlib.sha256(data).hexdigest()
+    if len(data) > LIMIT:
+        raise StoreError(f"the tables {name!r} hold {len(data):,} bytes; a store takes at most {LIMIT:,}")
     if not HASH.fullmatch(name) or not wanted.startswith(name):
         raise StoreError(
             f"the tables {name!r} hold {len(data)} bytes of SHA-256 {wanted[:16]}...; store them under that"
@@ -39,7 +41,7 @@ class Tables:
         check_table(name, data)
         path = self._folder / f"{name}.bin"
         with guarded(f"storing the tables {name[:16]}", self._root, len(data)):
-            if path.is_file() and path.read_bytes() == data:
+            if path.is_file() and read_whole(path, LIMIT) == data:
                 return
             require_space(self._root, len(data), f"storing the tables {name[:16]}")
             if not self._folder.is_dir():
@@ -52,6 +54,6 @@ class Tables:
         if name not in self:
             raise StoreError(f"{self._root}: there are no tables {name!r}; {nearest(name, self.names())}")
         with guarded(f"reading the tables {name[:16]}", self._root):
-            data = (self._folder / f"{name}.bin").read_bytes()
+            data = read_whole(self._folder / f"{name}.bin", LIMIT)
         check_table(name, data)
         return data

@@ -34,6 +34,7 @@ FILE = re.compile(r"[A-Za-z0-9_-]+\.[a-z]+")  # a data file's name; never a path
 INDEX_CACHE = (
     160 << 20
 )  # bytes; the tables of a store share it. Below the size of an index, look-ups of many keys thrash
+READER_CACHE = 64 << 20  # a reader asks for few keys at once
 METADATA_CACHE = 32 << 20
 PARTS = ("data", "_versions", "_deletions", "_indices", "_transactions")
 MAX_FILE = 1 << 40  # bytes; one change is one fragment, however large
@@ -64,9 +65,10 @@ def create(folder: Path, schema: pa.Schema) -> Changed:
     return Changed(made)
 
 
-def session() -> Session:
+def session(writing: bool = False) -> Session:
     """A cache for the tables of one store, bounded."""
-    return Session(index_cache_size_bytes=INDEX_CACHE, metadata_cache_size_bytes=METADATA_CACHE)
+    size = INDEX_CACHE if writing else READER_CACHE
+    return Session(index_cache_size_bytes=size, metadata_cache_size_bytes=METADATA_CACHE)
 
 
 def open_version(folder: Path, version: int, shared: Session | None = None) -> lance.LanceDataset:
@@ -81,6 +83,11 @@ def open_version(folder: Path, version: int, shared: Session | None = None) -> l
         raise StoreError(f"{folder}: version {version} opened as version {dataset.version}, so its manifest is damaged")
     require_own_files(folder, dataset)
     return dataset
+
+
+def another(dataset: lance.LanceDataset) -> lance.LanceDataset:
+    """A second object of the same version, with the same caches: some of Lance's methods change their object."""
+    return lance.dataset(dataset.uri, version=dataset.version, session=dataset.session())
 
 
 def require_own_files(folder: Path, dataset: lance.LanceDataset) -> None:
@@ -151,7 +158,7 @@ def drop_fragments(dataset: lance.LanceDataset, ids: Sequence[int]) -> Changed:
 def delete_rows(dataset: lance.LanceDataset, row_ids: Sequence[int]) -> Changed:
     """Take single rows out by their row id."""
     before = used_files(dataset)
-    changed = lance.dataset(dataset.uri, version=dataset.version)  # `delete` changes its object: work on another one
+    changed = another(dataset)
     changed.delete(f"_rowid IN ({', '.join(map(str, row_ids))})")
     after = used_files(changed)
     return Changed(changed, tuple(sorted(after - before)), tuple(sorted(before - after)))
@@ -186,7 +193,7 @@ def extend_indices(dataset: lance.LanceDataset, columns: Iterable[str], merge: i
     """Index the rows that no index of these columns covers yet; `merge` older parts become one with them."""
     folder = Path(dataset.uri)
     before = index_ids(dataset)
-    changed = lance.dataset(dataset.uri, version=dataset.version)
+    changed = another(dataset)
     there = {index.name for index in changed.describe_indices()}
     for column in columns:
         if index_name(column) not in there:

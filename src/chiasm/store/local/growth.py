@@ -96,7 +96,7 @@ def indexed(dataset: lance.LanceDataset, keys: Sequence[str]) -> Changed:
 def compacted(dataset: lance.LanceDataset, keys: Sequence[str], rows_per_fragment: int) -> Changed:
     """The same rows in few large fragments without deleted rows, all of them indexed."""
     before = datasets.used_files(dataset)
-    changed = lance.dataset(dataset.uri, version=dataset.version)
+    changed = datasets.another(dataset)
     changed.optimize.compact_files(target_rows_per_fragment=rows_per_fragment, batch_size=64, num_threads=1)
     parts = max((len(index.segments) for index in changed.describe_indices()), default=0)
     if changed.count_rows() and (tail_of(changed) or parts > 1):

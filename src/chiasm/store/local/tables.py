@@ -15,7 +15,7 @@ from chiasm.store.local import datasets
 from chiasm.store.local.files import guarded
 from chiasm.store.local.growth import tail_of
 from chiasm.store.local.journal import Commit
-from chiasm.store.names import quoted
+from chiasm.store.names import is_unicode, quoted
 
 AT_ONCE = 4096  # values that an index is asked for at once
 Tails = dict[tuple[int, str, str], pa.Table]  # fragment, its deletions, column -> keys and row ids
@@ -43,6 +43,8 @@ class Table:
 
     def find(self, column: str, values: Sequence[str], columns: Sequence[str], row_ids: bool = False) -> pa.Table:
         """The rows whose `column`, one that is indexed, is one of `values`; in no order."""
+        if not is_unicode("".join(values)):
+            values = [value for value in values if is_unicode(value)]
         if self._sound is None:
             try:
                 with guarded(f"reading {self.name}", self._root):
@@ -193,10 +195,10 @@ def tail_id(fragment: lance.LanceFragment) -> tuple[int, str]:
 class Snapshot:
     """The tables of one commit, each opened when it is first read."""
 
-    def __init__(self, root: Path, commit: Commit) -> None:
+    def __init__(self, root: Path, commit: Commit, writing: bool = False) -> None:
         self.root = root
         self.commit = commit
-        self._session = datasets.session()
+        self._session = datasets.session(writing)
         self._tables: dict[str, Table] = {}
 
     def table(self, name: str) -> Table:
