@@ -65,12 +65,13 @@ def test_the_verbs_are_those_that_are_promised():
         "evaluate raw",
         "evaluate denoise",
         "evaluate dense",
+        "evaluate head",
     }
 
 
 def test_no_help_imports_anything_heavy():
     paths = [path for path, _ in commands(main)]
-    assert len(paths) == 28
+    assert len(paths) == 29
     done = subprocess.run(
         [sys.executable, "-c", PROBE], input="\n".join(["", *paths]), capture_output=True, text=True, check=True
     )

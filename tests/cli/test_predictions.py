@@ -200,6 +200,9 @@ def test_train_head_then_predict_with_it(call, place, tmp_path):
     assert set(said.summary["scores"]) == {"miou"}
     said = call("predict", place / "p.lance", "--head", head, "--out", tmp_path / "out", "--json")
     assert said.summary["written"] == 3
+    said = call("evaluate", "head", place / "p.lance", "--head", head, "--labels", masks, "--json")
+    assert (said.code, said.summary["pictures"]) == (0, 3)
+    assert 0 <= said.summary["scores"]["miou"] <= 1
     assert len(list((tmp_path / "out").glob("*.semantics.png"))) == 3
     Image.fromarray(np.ones((64, 80), np.uint8)).save(masks / "p0.png")  # a head of other labels is another run
     said = call(*command)

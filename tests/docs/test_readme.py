@@ -73,7 +73,7 @@ def test_every_command_of_the_readme_runs_in_its_order(place, monkeypatch):
         assert result.exit_code == 0, f"{line}\n{result.output}"
         verbs.add(words[0])
     assert verbs == set(main.commands), "the README shows every verb"
-    assert len(lines) == 32
+    assert len(lines) == 33
 
 
 def test_the_python_of_the_readme_runs(place, monkeypatch):

@@ -105,9 +105,12 @@ def evaluate() -> None:
     help="ns.safetensors of another training run, measured beside; may be repeated.",
 )
 @limit
+@options.device
 @options.common
 @options.pass_terminal
-def evaluate_space(terminal: Terminal, data: Path, out: Path, compare: tuple[Path, ...], limit: int | None) -> None:
+def evaluate_space(
+    terminal: Terminal, data: Path, out: Path, compare: tuple[Path, ...], limit: int | None, device: str
+) -> None:
     """What the space is worth before it is coded.
 
     Measures reconstruction, equivariance, feature shift and a linear probe, beside other weights and pixels. DATA
@@ -121,7 +124,7 @@ def evaluate_space(terminal: Terminal, data: Path, out: Path, compare: tuple[Pat
 
     pictures = read_folder(find_set(data, ("kodak",)) or data, limit)
     with (
-        Pipeline.load(MODEL, precision="float32") as pipeline,
+        Pipeline.load(MODEL, device=device, precision="float32") as pipeline,
         terminal.progress("evaluate", None, unit="encodings") as bar,
     ):
         spaces = {MODEL: Space(pipeline.encode_pixels, pipeline.drawing)} | {
@@ -138,9 +141,10 @@ def evaluate_space(terminal: Terminal, data: Path, out: Path, compare: tuple[Pat
 @data_root
 @report_folder
 @limit
+@options.device
 @options.common
 @options.pass_terminal
-def evaluate_codec(terminal: Terminal, data: Path, out: Path, limit: int | None) -> None:
+def evaluate_codec(terminal: Terminal, data: Path, out: Path, limit: int | None, device: str) -> None:
     """Rate and distortion beside JPEG, WebP and AVIF.
 
     Codes the pictures in DATA (not those in folders below it) at every quality. Real bytes, headers included.
@@ -152,7 +156,7 @@ def evaluate_codec(terminal: Terminal, data: Path, out: Path, limit: int | None)
     from chiasm.flow.pipeline import Pipeline
 
     pictures = read_folder(data, limit)
-    with Pipeline.load(MODEL) as pipeline:
+    with Pipeline.load(MODEL, device=device) as pipeline:
         with terminal.progress("JPEG, WebP, AVIF", len(pictures)) as bar:
             measure: Callable[[Picture], object] = _counted(families, bar)
             rivals = [measure(picture) for picture in pictures]
@@ -186,9 +190,10 @@ def _run_name(weights: Path) -> str:
 @data_root
 @report_folder
 @limit
+@options.device
 @options.common
 @options.pass_terminal
-def evaluate_raw(terminal: Terminal, data: Path, out: Path, limit: int | None) -> None:
+def evaluate_raw(terminal: Terminal, data: Path, out: Path, limit: int | None, device: str) -> None:
     """Where mosaics land, and what they develop to.
 
     The photographs in DATA/kodak, or in DATA itself, are seen by the pinned unseen sensors with and without noise; the
@@ -201,7 +206,7 @@ def evaluate_raw(terminal: Terminal, data: Path, out: Path, limit: int | None) -
 
     pictures = read_folder(find_set(data, ("kodak",)) or data, limit)
     total = len(pictures) * CASES
-    with Pipeline.load(MODEL) as pipeline, terminal.progress("evaluate", total, unit="mosaics") as bar:
+    with Pipeline.load(MODEL, device=device) as pipeline, terminal.progress("evaluate", total, unit="mosaics") as bar:
         space = RawSpace(pipeline.encode_raw, pipeline.encode_pixels, pipeline.drawing, pipeline.coded)
         report = evaluate_raw(space, pictures, tell=bar.advance)
     _written(terminal, out, write_raw(report, out), len(pictures))
@@ -211,9 +216,10 @@ def evaluate_raw(terminal: Terminal, data: Path, out: Path, limit: int | None) -
 @data_root
 @report_folder
 @limit
+@options.device
 @options.common
 @options.pass_terminal
-def evaluate_denoise(terminal: Terminal, data: Path, out: Path, limit: int | None) -> None:
+def evaluate_denoise(terminal: Terminal, data: Path, out: Path, limit: int | None, device: str) -> None:
     """What the denoising head reads from noisy features, coded and not.
 
     DATA holds kodak/ and, for real noise, polyu/; without a kodak/ the pictures in DATA itself are used.
@@ -227,7 +233,7 @@ def evaluate_denoise(terminal: Terminal, data: Path, out: Path, limit: int | Non
     pictures = read_folder(find_set(data, ("kodak",)) or data, limit)
     folder = find_set(data, ("polyu",))
     real = read_pairs(folder, limit) if folder else []
-    with Pipeline.load(MODEL) as pipeline:
+    with Pipeline.load(MODEL, device=device) as pipeline:
         head = head_of("denoise", pipeline.space.name)
         ways = ways_of(pipeline.encode_pixels, pipeline.coded, lambda features: head(features)["denoise"])
         ways["non-local means"] = smoothed
@@ -242,9 +248,10 @@ def evaluate_denoise(terminal: Terminal, data: Path, out: Path, limit: int | Non
 @data_root
 @report_folder
 @limit
+@options.device
 @options.common
 @options.pass_terminal
-def evaluate_dense(terminal: Terminal, protocol: str, data: Path, out: Path, limit: int | None) -> None:
+def evaluate_dense(terminal: Terminal, protocol: str, data: Path, out: Path, limit: int | None, device: str) -> None:
     """What heads read: classes, depth, normals, edges.
 
     DATA holds a folder called as the protocol. Heads are measured on features as encoded and as coded, beside what can
@@ -256,13 +263,43 @@ def evaluate_dense(terminal: Terminal, protocol: str, data: Path, out: Path, lim
     from chiasm.flow.pipeline import Pipeline
 
     opened = dense.opened(protocol, data, limit)
-    with Pipeline.load(MODEL) as pipeline:
+    with Pipeline.load(MODEL, device=device) as pipeline:
         ways = dense.ways_of(pipeline, dense.heads_of(opened.protocol, pipeline.space.name))
         with terminal.progress("evaluate", len(opened.samples), unit="pictures") as bar:
             report = dense.evaluate_dense(opened, ways, tell=bar.advance)
         shown = [opened.samples[index] for index in range(min(COLUMNS, len(opened.samples)))]
         drawn = sheet(opened.protocol, shown, ways[dense.OURS])
     _written(terminal, out, write_dense(report, drawn, out), len(opened.samples))
+
+
+@evaluate.command("head")
+@options.store_argument
+@click.option("--head", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Its file.")
+@click.option("--labels", required=True, type=click.Path(exists=True, path_type=Path), help="As of `train head`.")
+@options.reading
+@options.common
+@options.pass_terminal
+def evaluate_head(terminal: Terminal, store: Path, head: Path, labels: Path, reading: options.Reading) -> None:
+    """What a head of your own answers, against labels.
+
+    Its pictures are those of STORE that LABELS says something of (and for which --where holds): name others than it was
+    trained on. The score is that of the task's kind: miou, rmse, angle, cross_entropy, psnr or accuracy.
+    """
+    from chiasm.models import head_of
+    from chiasm.training.recipes.head import HeadConfig, HeadRecipe
+    from chiasm.training.stored import PipelineReader, items_of, stored_for
+
+    with reading.pipeline(store) as pipeline:
+        network = head_of(head, pipeline.space)
+        pictures = [(record.key, record.uris, record.size) for record in pipeline.store.scan({})]
+        chosen = set(pipeline.keys(reading.where))
+        items = [item for item in items_of(pictures, labels, network.tasks[0]) if item.key in chosen]
+        stored = stored_for(network, PipelineReader(pipeline, network.margin is not None), pipeline.space, items)
+        recipe = HeadRecipe(HeadConfig(), stored, stored, network)
+        scores = recipe.evaluate(recipe.modules(), head, 0)
+    terminal.event("summary", {"head": head, "pictures": len(items), "scores": scores})
+    told = ", ".join(f"{name} {value:g}" for name, value in scores.items())
+    terminal.show(f"{head}: {told or 'no label'} on {len(items)} pictures")
 
 
 def _written(terminal: Terminal, out: Path, files: Sequence[Path], pictures: int) -> None:
