@@ -251,3 +251,19 @@ def test_derived_vectors_are_the_means_of_stored_maps(writer, save):
     assert writer.derive() == {"stored": 0, "known": 3, "failed": 0}
     with pytest.raises(ShapeError, match="nothing derives level 'pooled_contxt'"):
         writer.derive(("pooled_contxt",))
+
+
+def test_what_was_derived_of_a_level_that_is_replaced_is_derived_again(writer, save):
+    path = save("a.png", 64, 64)
+    writer.encode([path, save("b.png", seed=4)], workers=0, quality=1)
+    assert writer.derive() == {"stored": 2, "known": 0, "failed": 0}
+    stale = writer.features(str(path), ("pooled_detail",))["pooled_detail"]
+    writer.encode([path], workers=0, quality=8, replace=True)
+    assert writer.derive() == {"stored": 1, "known": 1, "failed": 0}
+    found = writer.features(str(path))
+    torch.testing.assert_close(found["pooled_detail"], found["detail"].mean(dim=(2, 3)), rtol=1e-3, atol=1e-3)
+    assert not torch.equal(found["pooled_detail"], stale)
+    id = writer.store.get(str(path)).spaces["ns-1"]["pooled_detail"].encoder
+    assert id.startswith("pooled-mean-1: test-space@")
+    assert id.endswith("/q8")
+    assert writer.derive(replace=True) == {"stored": 0, "known": 2, "failed": 0}

@@ -40,6 +40,10 @@ class Pooled:
                 raise ShapeError(f"nothing derives level {name!r} of {space.name!r}; there are {', '.join(known)}")
         return Pooled(space, tuple(name.removeprefix(PREFIX) for name in levels) or tuple(maps))
 
+    def sources(self, level: str) -> tuple[str, ...]:
+        """The map that a mean is of."""
+        return (level.removeprefix(PREFIX),)
+
     def __call__(self, features: Features) -> Features:
         """Maps B C h w to vectors B C."""
         return {PREFIX + name: features[name].mean(dim=(2, 3)) for name in self.reads}
