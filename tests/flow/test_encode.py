@@ -15,6 +15,8 @@ from chiasm.contracts import Level, Space
 from chiasm.errors import ConfigError, PacketError, ShapeError, StoreError
 from chiasm.flow import encode as ingest
 from chiasm.flow.pipeline import Pipeline
+from chiasm.flow.runtime import Runtime
+from chiasm.models import Model
 from chiasm.store import open_store
 
 
@@ -244,3 +246,36 @@ def test_a_picture_counts_as_stored_when_its_commit_is_on_the_disk(writer, save)
         assert len(open_store(writer.path)) == 3
 
     assert writer.encode(paths, workers=0, report=report).stored == 3
+
+
+def with_codec(store, codec):
+    runtime = Runtime.chosen("cpu", "float32")
+    return Pipeline.of(Model("test-space"), store=store, writable=True, codec=codec, runtime=runtime)
+
+
+def test_a_level_that_another_codec_replaces_renews_what_is_coded_on_top_of_it(store, save):
+    path = save("a.png", 64, 64)
+    with with_codec(store, "") as pipeline:
+        pipeline.encode([path], workers=0)
+    with with_codec(store, "plain-fp16") as pipeline:
+        pipeline.encode([path], workers=0, levels=("context",), replace=True)
+        codecs = {name: each.coded.codec for name, each in pipeline.store.get(str(path)).spaces["ns-1"].items()}
+        assert codecs == {"context": "plain-fp16", "detail": "plain-fp16"}
+        assert pipeline.store.verify(pipeline.check).sound
+        detail = pipeline.store.get(str(path)).spaces["ns-1"]["detail"]
+    with with_codec(store, "") as pipeline:  # now nothing lies on top of context, and detail stays as it is
+        summary = pipeline.encode([path], workers=0, levels=("context",), replace=True)
+        assert set(summary.level_bytes) == {"context"}
+        assert pipeline.store.get(str(path)).spaces["ns-1"]["detail"] == detail
+        assert pipeline.store.verify(pipeline.check).sound
+
+
+def test_a_level_on_top_of_one_in_another_codec_says_how_both_come(store, save):
+    path = save("a.png", 64, 64)
+    with with_codec(store, "plain-int8") as pipeline:
+        pipeline.encode([path], workers=0, levels=("context",))
+    with with_codec(store, "") as pipeline:
+        with pytest.raises(StoreError, match=r"'detail' .* on top of 'context', .* plain-int8; add --replace"):
+            pipeline.encode([path], workers=0)
+        assert pipeline.encode([path], workers=0, replace=True).stored == 1
+        assert pipeline.store.verify(pipeline.check).sound

@@ -15,7 +15,7 @@ from typing import Literal
 
 from chiasm import models
 from chiasm.contracts import Failure, Record, Stat, Stored
-from chiasm.errors import ImageError
+from chiasm.errors import ImageError, StoreError
 from chiasm.flow.read import Reader
 from chiasm.flow.see import Eye
 from chiasm.flow.tiles import Choice, PacketReader, Seen, coded_levels
@@ -23,6 +23,7 @@ from chiasm.images import DecoderPool, Shot, Source
 from chiasm.store import COMMIT_BYTES, COMMIT_ROWS, COMMIT_SECONDS
 
 Outcome = Literal["stored", "known", "failed"]
+ParentOf = Callable[[str, str], str]  # level, codec id -> the level that it is coded on top of, or ""
 BATCH = 8  # pictures of one view size that are encoded together
 LOOKED_UP = 4096  # uris that are looked up at once
 WAITING_PIXELS = 1 << 23  # pixels that wait for others of their size, at most
@@ -62,9 +63,9 @@ class Summary:
 class Plan:
     """What is wanted of each picture.
 
-    asked: the levels. choices: level -> how it is coded, of those that are asked, and of those that are coded on top of
-    one of them. replace: whether a level that is there, made by another encoder or at another quality, gives way.
-    retry: whether what failed before is tried again. workers: decoding processes.
+    asked: the levels. choices: level -> how it is coded, of all levels of the encoder. replace: whether a level that is
+    there, made by another encoder or at another quality, gives way. retry: whether what failed before is tried again.
+    workers: decoding processes.
     """
 
     asked: tuple[str, ...]
@@ -73,25 +74,26 @@ class Plan:
     retry: bool = False
     workers: int = 1
 
-    def missing(self, made: Mapping[str, tuple[str, str]], encoder: str) -> tuple[str, ...]:
+    def missing(self, made: Mapping[str, tuple[str, str]], encoder: str, parent: ParentOf) -> tuple[str, ...]:
         """The levels to code, given what is there: level -> (encoder id, codec id).
 
-        What is coded on top of a level that gives way gives way with it, asked or not.
+        parent: of a level by its codec id. What is coded on top of a level that gives way, or that has to come back,
+        gives way with it, asked or not.
         """
-        wanted: list[str] = []
-        for name, choice in self.choices.items():  # parents first
-            absent, above = name not in made, choice.codec.parent(name)
-            renewed = not absent and above in wanted
-            if (absent and name in self.asked) or renewed or (self.replace and self._differs(name, made, encoder)):
-                wanted.append(name)
-        return tuple(wanted)
+        wanted = {name for name in self.asked if name not in made}
+        if self.replace:
+            wanted |= {name for name in self.asked if self._differs(name, made, encoder)}
+        above = {name: parent(name, made[name][1]) for name in self.choices if name in made} if wanted else {}
+        while more := {name for name in above if name not in wanted and above[name] in wanted}:
+            wanted |= more
+        return tuple(name for name in self.choices if name in wanted)
 
     def keeps(self, made: Mapping[str, tuple[str, str]], encoder: str) -> bool:
         """Whether a level that is asked for is there in another form, and stays."""
         return not self.replace and any(self._differs(name, made, encoder) for name in self.asked)
 
     def _differs(self, name: str, made: Mapping[str, tuple[str, str]], encoder: str) -> bool:
-        return name in self.asked and name in made and made[name] != (encoder, self.choices[name].codec_id)
+        return name in made and made[name] != (encoder, self.choices[name].codec_id)
 
 
 @dataclass
@@ -174,7 +176,7 @@ class Ingest:
             levels = made.get(known.get(uri, ""), {})
             # a space may have an encoder of mosaics and one of photographs: the one that made it would do so again
             encoder = next((each for each, _ in levels.values() if each in self.eye.ids), self.eye.ids[0])
-            if uri in known and not self.plan.missing(levels, encoder):
+            if uri in known and not self.plan.missing(levels, encoder, self.reader.parent_of):
                 self._told(uri, "known", 0)
                 self.counts["kept"] += self.plan.keeps(levels, encoder)
             elif uri in failed and not self.plan.retry:
@@ -211,7 +213,7 @@ class Ingest:
             levels, encoder = dict(made.get(key, {})), self.eye.id(shot.kind)
             if (record := self.pending.records.get(key)) is not None:
                 levels |= {name: (each.encoder, each.coded.codec_id) for name, each in record.spaces[space].items()}
-            if missing := self.plan.missing(levels, encoder):
+            if missing := self.plan.missing(levels, encoder, self.reader.parent_of):
                 todo[key] = missing
             else:
                 self.counts["kept"] += self.plan.keeps(levels, encoder)
@@ -252,6 +254,14 @@ class Ingest:
         if not above:
             return None
         packet = self.reader.packet(key, self.eye.space, sorted(above))
+        for name in missing:
+            codec = self.plan.choices[name].codec
+            parent = packet.levels.get(codec.parent(name))
+            if parent is not None and parent.codec != codec.name:
+                raise StoreError(
+                    f"level {name!r} of {key[:12]} would be coded on top of {codec.parent(name)!r}, which is stored as "
+                    f"{parent.codec}; add --replace to code both again, or --codec {parent.codec}"
+                )
         return self.reader.opened(packet, self.eye.space)
 
     def _commit_when_due(self) -> None:

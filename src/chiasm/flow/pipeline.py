@@ -214,7 +214,7 @@ class Pipeline:
         return counts
 
     def choices(self, levels: Sequence[str] = (), quality: int = 5) -> tuple[tuple[str, ...], Mapping[str, Choice]]:
-        """The levels to code, parents included, and how each of them, and each on top of one of them, is coded.
+        """The levels to code, parents included, and how each level of the encoder is coded, parents first.
 
         Raises ShapeError for a level that the encoder does not give, PacketError for an unknown codec or quality.
         """
@@ -228,8 +228,7 @@ class Pipeline:
                 asked.add(above)
         if not asked:
             raise ShapeError(f"expected a level or more, got none; there are {', '.join(space.names)}")
-        needed = [name for name in ordered if name in asked or codecs[name].parent(name) in asked]
-        return tuple(name for name in space.names if name in asked), {name: every[name] for name in needed}
+        return tuple(name for name in space.names if name in asked), {name: every[name] for name in ordered}
 
     def features(self, key: str, levels: Sequence[str] | None = None) -> Features:
         """The stored features of a picture: float32 maps 1 C h w, as its encoder saw it, and vectors 1 D.

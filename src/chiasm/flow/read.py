@@ -96,10 +96,17 @@ class Reader:
 
     def codec_of(self, coded: Coded) -> Codec:
         """The codec that a level names. Raises StoreError when its tables are not to be had."""
-        wanted = (coded.codec, coded.tables)
-        if wanted not in self._codecs:
-            self._codecs[wanted] = models.codec_for(*wanted, self.store.table)
-        return self._codecs[wanted]
+        return self._codec(coded.codec, coded.tables)
+
+    def parent_of(self, level: str, codec_id: str) -> str:
+        """The level that one with this codec id (see `Coded`) is coded on top of, or ""."""
+        name, _, tables = codec_id.partition("/")[0].partition("@")
+        return self._codec(name, tables).parent(level)
+
+    def _codec(self, name: str, tables: str) -> Codec:
+        if (name, tables) not in self._codecs:
+            self._codecs[name, tables] = models.codec_for(name, tables, self.store.table)
+        return self._codecs[name, tables]
 
     def check(self, record: Record) -> str | None:
         """Decode all of a record that was read: why that cannot be done, or None. What `store.verify` asks for."""
