@@ -91,9 +91,15 @@ def test_pictures_and_levels_are_removed_when_they_are_named(call, mine, photos)
     assert call("remove", mine).code == 2
     assert call("remove", mine, photos / "beach.png", "--dry-run", "--json").summary["matched"] == 1
     assert call("inspect", mine, "--json").summary["images"] == 3
-    assert call("remove", mine, photos / "beach.png", "--json").summary["removed"] == 1
+    twice = (photos / "beach.png", "other/copy/beach.png")
+    assert call("remove", mine, *twice, "--json").summary["removed"] == 1
     assert call("inspect", mine, "--json").summary["images"] == 2
-    assert call("remove", mine, "--space", "ns-1", "--level", "detail", "--json").code == 0
+    context, detail = (("remove", mine, "--space", "ns-1", "--level", name, "--json") for name in ("context", "detail"))
+    for more in ((), ("--dry-run",)):
+        said = call(*context, *more)
+        assert (said.code, "remove 'detail' first" in said.err) == (3, True)
+    assert call(*detail, "--dry-run").summary["matched"] == 2
+    assert call(*detail).summary["removed"] == 2
     with open_store(mine) as opened:
         assert set(opened.stats().levels["ns-1"]) == {"context"}
     assert call("compact", mine, "--json").summary["freed"] > 0

@@ -65,7 +65,6 @@ def remove(
     Pictures are those of NAMES, or of --where. NAMES are keys, first digits of keys, or paths. Their sources are never
     touched. Space on the disk is freed by `chiasm compact`.
     """
-    from chiasm.flow.read import Reader
     from chiasm.store import open_store
 
     if bool(space) != bool(level):
@@ -74,10 +73,10 @@ def remove(
         raise click.UsageError("expected one of: NAMES, --where, or --space with --level")
     with open_store(store, "r" if dry_run else "w", 0.0 if dry_run else wait) as opened:
         if level:
-            count = Reader(opened).rows(space, level) if dry_run else opened.remove_level(space, level)
+            count = opened.remove_level(space, level, dry_run)
             what = f"level {level} of {space}, of {count} pictures"
         else:
-            keys = [opened.get(name, {}).key for name in names] or opened.keys(where)
+            keys = list(dict.fromkeys(opened.get(name, {}).key for name in names)) or opened.keys(where)
             if not dry_run and keys:
                 opened.remove(keys)
             count, what = len(keys), f"{len(keys)} pictures"

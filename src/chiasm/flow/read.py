@@ -43,11 +43,6 @@ class Reader:
             raise StoreError(f"{self.store.path} holds no space {name!r}; {nearest(name, spaces)}")
         return spaces[name]
 
-    def rows(self, space: str, level: str) -> int:
-        """How many pictures have a level. Raises StoreError or ShapeError for one that the store does not know."""
-        name = self.space(space).level(level).name
-        return self.store.stats().levels[space][name].rows
-
     def packet(self, key: str, space: Space, levels: Sequence[str] | None = None) -> Packet:
         """The coded levels of a picture, and those that they are coded on top of; None: all that are stored.
 

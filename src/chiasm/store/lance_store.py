@@ -188,10 +188,15 @@ class LanceStore:
         self._now = commits.apply(self._now, removal(self._now, full), f"removing {len(full)} images")
         return len(full)
 
-    def remove_level(self, space: str, level: str) -> int:
-        """Take one level of all pictures out, and out of its space. Gives the rows that it had; reads none of them."""
+    def remove_level(self, space: str, level: str, dry_run: bool = False) -> int:
+        """Take one level of all pictures out, and out of its space. Gives the rows that it had (or has, `dry_run`).
+
+        Raises StoreError for an unknown level, or one that another is coded on top of.
+        """
+        frame, rows = without_level(self._here(), space, level)
+        if dry_run:
+            return rows
         self._require_writer("remove_level")
-        frame, rows = without_level(self._now.commit, space, level)
         self._now = commits.apply(self._now, {}, f"removing {space} {level}", frame=frame)
         return rows
 
