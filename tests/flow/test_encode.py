@@ -279,3 +279,17 @@ def test_a_level_on_top_of_one_in_another_codec_says_how_both_come(store, save):
             pipeline.encode([path], workers=0)
         assert pipeline.encode([path], workers=0, replace=True).stored == 1
         assert pipeline.store.verify(pipeline.check).sound
+
+
+def test_merging_leaves_out_what_was_coded_on_top_of_another_level_than_ours(store, save, tmp_path):
+    paths = [save("a.png", 64, 64, seed=1), save("b.png", 64, 64, seed=2), save("c.png", 64, 64, seed=3)]
+    with with_codec(tmp_path / "other.lance", "") as other:
+        other.encode(paths, workers=0, quality=8)
+    with with_codec(store, "") as pipeline, open_store(tmp_path / "other.lance") as source:
+        pipeline.encode(paths[:1], workers=0, levels=("context",), quality=3)
+        pipeline.encode(paths[1:2], workers=0, levels=("context",), quality=8)
+        report = pipeline.store.merge(source)
+        assert (report.images, report.levels, report.left_out) == (1, 3, 1)
+        held = {path.name: set(pipeline.features(str(path))) for path in paths}
+        assert held == {"a.png": {"context"}, "b.png": {"context", "detail"}, "c.png": {"context", "detail"}}
+        assert pipeline.store.verify(pipeline.check).sound

@@ -93,14 +93,15 @@ def remove(
 def merge(terminal: Terminal, store: Path, other: Path, wait: float) -> None:
     """Add to STORE what only OTHER has.
 
-    Pictures, levels, labels and sources come along; OTHER is not changed.
+    Pictures, levels, labels and sources come along; OTHER is not changed. A level that was coded on top of another one
+    than the one in STORE (as detail is on context) cannot be read there, and is left out.
     """
     from chiasm.store import open_store
 
     with open_store(store, "w", wait) as opened, open_store(other) as source:
         counts = asdict(opened.merge(source))
     terminal.event("summary", {"store": store, "other": other, **counts})
-    terminal.show(", ".join(f"{count} {name}" for name, count in counts.items()))
+    terminal.show(", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items()))
 
 
 @click.command()
