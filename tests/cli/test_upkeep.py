@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
+from chiasm.errors import ConfigError, StoreError
+from chiasm.flow.label import label_from_csv
 from chiasm.store import open_store
 
 
@@ -85,6 +87,25 @@ def test_labels_of_unknown_pictures_are_named_and_the_others_stay(call, mine, ph
     assert call("label", mine, table).code == 3
     table.write_text("picture,split\na,b\n", encoding="utf-8")
     assert "a column called key or uri" in call("label", mine, table).err
+
+
+def test_the_digits_of_a_key_are_not_read_as_a_number(tmp_path):
+    table, names = tmp_path / "labels.csv", ["00012345", "123456e7", "9" * 64]
+    asked = []
+
+    class Empty:
+        def get(self, name, levels):
+            asked.append(name)
+            raise StoreError("not here")
+
+        def keys(self):
+            return []
+
+    for name in names:
+        table.write_text(f"key,split\n{name},val\n", encoding="utf-8")
+        with pytest.raises(ConfigError, match="the store is empty"):
+            label_from_csv(Empty(), table)
+    assert asked == names
 
 
 def test_pictures_and_levels_are_removed_when_they_are_named(call, mine, photos):
