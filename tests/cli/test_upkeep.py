@@ -128,6 +128,18 @@ def test_pictures_and_levels_are_removed_when_they_are_named(call, mine, photos)
     assert call("encode", photos, "--store", mine, "--json").summary["stored"] == 3
 
 
+def test_no_verb_but_encode_makes_a_store(call, store, tmp_path):
+    table, empty = tmp_path / "labels.csv", tmp_path / "empty"
+    table.write_text("uri,split\nbeach.png,val\n", encoding="utf-8")
+    empty.mkdir()
+    verbs = (("label", empty, table), ("remove", empty, "beach.png"), ("merge", empty, store), ("compact", empty),
+             ("derive", empty), ("verify", empty, "--repair"))  # fmt: skip
+    for verb in verbs:
+        said = call(*verb)
+        assert (said.code, "no store here" in said.err) == (3, True)
+        assert list(empty.iterdir()) == []
+
+
 def test_two_stores_become_one(call, mine, photos, tmp_path):
     Image.new("RGB", (40, 30), "teal").save(tmp_path / "later.png")
     call("encode", tmp_path / "later.png", "--store", tmp_path / "other.lance")

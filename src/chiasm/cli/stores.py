@@ -135,7 +135,7 @@ def verify(ctx: click.Context, terminal: Terminal, store: Path, repair: bool) ->
     from chiasm.flow.read import Reader
     from chiasm.store import open_store
 
-    with open_store(store, "w" if repair else "r") as opened:
+    with open_store(store, "r+" if repair else "r") as opened:
         reader = Reader(opened)
         with terminal.progress("verify", len(opened)) as bar:
 

@@ -28,7 +28,7 @@ def label(ctx: click.Context, terminal: Terminal, store: Path, table: Path, wait
     from chiasm.flow.label import label_from_csv
     from chiasm.store import open_store
 
-    with open_store(store, "w", wait) as opened:
+    with open_store(store, "r+", wait) as opened:
         report = label_from_csv(opened, table)
     for name, reason in report.unknown.items():
         terminal.event("unknown", {"name": name, "message": reason})
@@ -71,7 +71,7 @@ def remove(
         raise click.UsageError("--space and --level go together: name both, or neither")
     if sum((bool(names), bool(where), bool(level))) != 1:
         raise click.UsageError("expected one of: NAMES, --where, or --space with --level")
-    with open_store(store, "r" if dry_run else "w", 0.0 if dry_run else wait) as opened:
+    with open_store(store, "r" if dry_run else "r+", 0.0 if dry_run else wait) as opened:
         if level:
             count = opened.remove_level(space, level, dry_run)
             what = f"level {level} of {space}, of {count} pictures"
@@ -98,7 +98,7 @@ def merge(terminal: Terminal, store: Path, other: Path, wait: float) -> None:
     """
     from chiasm.store import open_store
 
-    with open_store(store, "w", wait) as opened, open_store(other) as source:
+    with open_store(store, "r+", wait) as opened, open_store(other) as source:
         counts = asdict(opened.merge(source))
     terminal.event("summary", {"store": store, "other": other, **counts})
     terminal.show(", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items()))
@@ -116,7 +116,7 @@ def compact(terminal: Terminal, store: Path, wait: float) -> None:
     """
     from chiasm.store import open_store
 
-    with open_store(store, "w", wait) as opened:
+    with open_store(store, "r+", wait) as opened:
         freed = opened.compact()
     terminal.event("summary", {"store": store, "freed": freed})
     terminal.show(f"{size_words(freed)} freed")

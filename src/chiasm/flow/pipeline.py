@@ -36,7 +36,7 @@ from chiasm.heads.answers import Answer
 from chiasm.heads.reconstruct_inference import InferenceHead
 from chiasm.images import Gathered, Shot, decode, gather
 from chiasm.images.sources import Given
-from chiasm.store import LanceStore
+from chiasm.store import LanceStore, Mode
 
 __all__ = ["Pipeline", "Progress", "Summary"]
 
@@ -115,7 +115,9 @@ class Pipeline:
         if self.path is None:
             raise StoreError("this pipeline has no store; load it with Pipeline.load(name, store=PATH)")
         if self._store is None:
-            self._store = stores.open_store(self.path, "w" if self.writable else "r", self.wait)
+            # without an encoder there is nothing to make a store for
+            writing: Mode = "r+" if self.model is None else "w"
+            self._store = stores.open_store(self.path, writing if self.writable else "r", self.wait)
         return self._store
 
     @cached_property
