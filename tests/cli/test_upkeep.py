@@ -43,6 +43,17 @@ def test_derived_vectors_are_added_once_and_written_in_three_formats(call, mine,
     assert np.array_equal(np.array(table["values"], np.float32), rows)
 
 
+def test_a_suffix_in_capitals_is_that_format_and_the_file_has_the_rights_of_a_new_one(call, mine, tmp_path):
+    assert call("derive", mine, "--json").summary["stored"] == 3
+    (tmp_path / "new").touch()
+    for suffix, begins in ((".NPZ", b"PK"), (".Parquet", b"PAR1")):
+        out = tmp_path / f"f{suffix}"
+        assert call("features", mine, "--level", "pooled_context", "-o", out).code == 0
+        assert out.read_bytes().startswith(begins)
+        assert out.stat().st_mode == (tmp_path / "new").stat().st_mode
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["f.NPZ", "f.Parquet", "mine.lance", "new"]
+
+
 def test_maps_are_written_under_their_keys(call, mine, tmp_path):
     assert call("features", mine, "--level", "context", "-o", tmp_path / "f.npz").code == 0
     with np.load(tmp_path / "f.npz") as held:
