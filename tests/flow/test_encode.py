@@ -174,6 +174,13 @@ def test_a_space_of_the_same_name_with_other_levels_is_refused(store, save):
         pipeline.encode([save("a.png")], workers=0)
 
 
+def test_an_encoder_of_mosaics_alone_says_that_it_reads_no_photograph(store, save):
+    with Pipeline.load("test-mosaics", store=store, writable=True) as pipeline:
+        assert pipeline.encode([save("a.png")], workers=0).failed == 1
+        (failure,) = pipeline.store.failures()
+    assert "expected a RAW file, got a photograph" in failure.message
+
+
 def test_without_a_store_reading_says_how_to_give_one(plain):
     with pytest.raises(StoreError, match="Pipeline.load"):
         plain.keys()

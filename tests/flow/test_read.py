@@ -200,6 +200,13 @@ def test_tables_embedded_in_a_packet_file_or_held_by_a_store_serve_where_the_pac
         assert np.array_equal(reader.reconstruct(reader.keys()[0]), wanted)
 
 
+@pytest.mark.parametrize("levels", [("detail",), ("context", "detail"), ("detial",)])
+def test_a_level_that_a_packet_file_lacks_is_one_sentence(plain, save, levels):
+    data = plain.pack(save("a.png"), levels=("context",))
+    with pytest.raises(PacketError, match=rf"level '{levels[-1]}' is not in this packet, which holds context;"):
+        plain.unpack(data, levels)
+
+
 def test_tiles_are_drawn_as_the_whole_picture_is(plain, save, monkeypatch):
     monkeypatch.setattr("chiasm.flow.see.TILE", 256)
     opened = plain.opened(plain.pack(save("a.png", 300, 310)))
