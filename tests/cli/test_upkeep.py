@@ -82,6 +82,8 @@ def test_labels_filter_every_verb(call, mine, photos, tmp_path):
     assert said.summary["pictures"] == 1
     assert call("derive", mine, "--json", *where).summary["stored"] == 1
     assert len(call("inspect", mine, "--images", "--json", *where).of("image")) == 1
+    said = call("inspect", mine, *where)
+    assert (said.code, "add --images" in said.err) == (2, True)
     for wrong in ("split = ", "nosuch = 1", "rating >", "1; drop table pictures"):
         said = call("reconstruct", mine, "--out", tmp_path / "w", "--where", wrong)
         assert (said.code, len(said.err.splitlines())) == (3, 1)

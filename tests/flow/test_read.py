@@ -260,6 +260,13 @@ def test_derived_vectors_are_the_means_of_stored_maps(writer, save):
         writer.derive(("pooled_contxt",))
 
 
+def test_only_what_is_stored_is_derived_by_default(writer, save):
+    writer.encode([save("a.png"), save("b.png", seed=4)], workers=0, levels=("context",))
+    assert writer.derive() == {"stored": 2, "known": 0, "failed": 0}
+    assert set(writer.features("a.png")) == {"context", "pooled_context"}
+    assert writer.derive(("pooled_detail",)) == {"stored": 0, "known": 0, "failed": 2}
+
+
 def test_what_was_derived_of_a_level_that_is_replaced_is_derived_again(writer, save):
     path = save("a.png", 64, 64)
     writer.encode([path, save("b.png", seed=4)], workers=0, quality=1)

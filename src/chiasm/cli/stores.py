@@ -34,6 +34,8 @@ def inspect(terminal: Terminal, path: Path, listed: bool, where: str) -> None:
     Of a store: images, spaces, levels with their bytes, encoders and codecs, columns, and what failed and why. Of a
     packet (.chm): its header. --where is of --images.
     """
+    if where and not listed:
+        raise click.UsageError("--where says which images --images lists; add --images")
     if path.is_file():
         _inspect_packet(terminal, path)
         return

@@ -32,8 +32,13 @@ class Pooled:
 
     @staticmethod
     def of(space: Space, levels: Sequence[str] = ()) -> Pooled:
-        """The deriver that gives `levels` (pooled_context and so on); none: of every map."""
+        """The deriver that gives `levels` (pooled_context and so on); none: of every map.
+
+        Raises ShapeError for a level that is no mean of a map of the space.
+        """
         maps = [level.name for level in space.levels if level.kind == "map"]
+        if not maps:
+            raise ShapeError(f"space {space.name!r} has no map to take the mean of, only {', '.join(space.names)}")
         known = [PREFIX + name for name in maps]
         for name in levels:
             if name not in known:

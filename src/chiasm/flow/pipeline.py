@@ -21,7 +21,7 @@ from chiasm import models
 from chiasm import store as stores
 from chiasm.codecs import packet as packets
 from chiasm.contracts import Features, Head, Packet, Record, Space, View
-from chiasm.encoders.pooled import Pooled
+from chiasm.encoders.pooled import PREFIX, Pooled
 from chiasm.errors import ModelError, ShapeError, StoreError
 from chiasm.flow.derive import Derivation, Derived
 from chiasm.flow.draw import Drawing, Redraw
@@ -207,8 +207,13 @@ class Pipeline:
     ) -> dict[str, int]:  # fmt: skip
         """Add what is derived from stored levels, without pixels: how many pictures were stored, known and failed.
 
-        levels: `pooled_<map>`, the mean of a map as one vector; none: of every map. Raises ShapeError for another.
+        levels: `pooled_<map>`, the mean of a map as one vector; none: of every map that is stored. Raises ShapeError
+        for another.
         """
+        if not levels:
+            stored = self.store.stats().levels.get(self.space.name, {})
+            maps = [level.name for level in self.space.levels if level.kind == "map" and level.name in stored]
+            levels = [PREFIX + name for name in maps if stored[name].rows]
         deriver = Pooled.of(self.space, levels)
         choices = {name: Choice.of(models.codec_of(deriver.gives, name), 0) for name in deriver.gives.names}
         counts = Derivation(self.reader, deriver, self.runtime, choices, replace).run(self.keys(where), report)
