@@ -6,9 +6,11 @@ import os
 import struct
 import zlib
 from collections import Counter
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from chiasm.contracts import Level, Space
@@ -16,6 +18,7 @@ from chiasm.errors import ConfigError, PacketError, ShapeError, StoreError
 from chiasm.flow import encode as ingest
 from chiasm.flow.pipeline import Pipeline
 from chiasm.flow.runtime import Runtime
+from chiasm.flow.see import Eye
 from chiasm.models import Model
 from chiasm.store import open_store
 
@@ -300,3 +303,32 @@ def test_merging_leaves_out_what_was_coded_on_top_of_another_level_than_ours(sto
         held = {path.name: set(pipeline.features(str(path))) for path in paths}
         assert held == {"a.png": {"context"}, "b.png": {"context", "detail"}, "c.png": {"context", "detail"}}
         assert pipeline.store.verify(pipeline.check).sound
+
+
+@dataclass(frozen=True)
+class Bright:
+    """An encoder of one map, whose numbers no codec takes where a picture is white, and that reads no long ones."""
+
+    space = Space("bright", (Level("map", 3, 4),), 4)
+    accepts, margin, view, id = "rgb", None, "native", "bright@1"
+
+    def __call__(self, pixels, condition=None):
+        if pixels.shape[-1] > 80:
+            raise ShapeError("too long")
+        return {"map": 1.0 / (1.0 - torch.nn.functional.avg_pool2d(pixels, 4))}
+
+
+def test_a_picture_that_an_encoder_cannot_take_stops_nothing(store, save, tmp_path):
+    paths = [save(f"{seed}.png", seed=seed) for seed in range(3)]
+    for name in ("white", "again"):
+        Image.new("RGB", (44, 36), "white").save(paths[0].parent / f"{name}.png")
+    save("long.png", 36, 84)
+    with Pipeline.load("test-space", store=store, writable=True) as pipeline:
+        pipeline.eye = Eye({"rgb": Bright()}, pipeline.runtime)
+        for stored, known in ((3, 0), (0, 3)):
+            summary = pipeline.encode([paths[0].parent], workers=0)
+            assert (summary.stored, summary.known, summary.failed) == (stored, known, 3)
+        failures = {failure.uri.rsplit("/", 1)[-1]: failure.message for failure in pipeline.store.failures()}
+        assert set(failures) == {"white.png", "again.png", "long.png"}
+        assert "not finite" in failures["white.png"]
+        assert len(pipeline.keys()) == 3

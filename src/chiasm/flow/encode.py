@@ -15,7 +15,7 @@ from typing import Literal
 
 from chiasm import models
 from chiasm.contracts import Failure, Record, Stat, Stored
-from chiasm.errors import ImageError, StoreError
+from chiasm.errors import ImageError, PacketError, ShapeError, StoreError
 from chiasm.flow.read import Reader
 from chiasm.flow.see import Eye
 from chiasm.flow.tiles import Choice, PacketReader, Seen, coded_levels
@@ -98,10 +98,11 @@ class Plan:
 
 @dataclass
 class Pending:
-    """What waits for the next commit."""
+    """What waits for the next commit. refused: uris that this encoder cannot read, which another may."""
 
     records: dict[str, Record] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
+    refused: set[str] = field(default_factory=set)
     uris: dict[str, str] = field(default_factory=dict)
     reports: list[Progress] = field(default_factory=list)
     bytes: int = 0
@@ -188,21 +189,32 @@ class Ingest:
         """Pictures of one kind and view size, some together; failures are noted on the way."""
         waiting: dict[object, list[Shot]] = {}
         for source, outcome in decoded:
-            result = outcome if isinstance(outcome, ImageError) else self.eye.refusal(outcome) or outcome
-            if isinstance(result, ImageError):
-                self.pending.failures.append(Failure(source.uri, result.reason, str(result)))
-                self._later(source.uri, "failed", 0, str(result))
-                self._commit_when_due()
+            refusal = None if isinstance(outcome, ImageError) else self.eye.refusal(outcome)
+            if refusal is not None:
+                self._refuse(source.uri, refusal)
                 continue
-            if self.eye.is_tiled(result):
-                yield [result]
+            if isinstance(outcome, ImageError):
+                self._fail(source.uri, outcome)
                 continue
-            alike = (result.kind, self.eye.view(result).size)
-            waiting.setdefault(alike, []).append(result)
+            if self.eye.is_tiled(outcome):
+                yield [outcome]
+                continue
+            alike = (outcome.kind, self.eye.view(outcome).size)
+            waiting.setdefault(alike, []).append(outcome)
             pixels = sum(shot.size[0] * shot.size[1] for group in waiting.values() for shot in group)
             if len(waiting[alike]) >= BATCH or pixels > WAITING_PIXELS:
                 yield waiting.pop(alike)
         yield from waiting.values()
+
+    def _fail(self, uri: str, error: ImageError) -> None:
+        self.pending.failures.append(Failure(uri, error.reason, str(error)))
+        self._later(uri, "failed", 0, str(error))
+        self._commit_when_due()
+
+    def _refuse(self, uri: str, error: ImageError) -> None:
+        """A failure of this encoder, not of the file: the next run tries again."""
+        self.pending.refused.add(uri)
+        self._fail(uri, error)
 
     def _encode(self, group: list[Shot]) -> None:
         """Encode what is missing of a group; the same bytes twice are encoded once."""
@@ -217,16 +229,31 @@ class Ingest:
                 todo[key] = missing
             else:
                 self.counts["kept"] += self.plan.keeps(levels, encoder)
-        if todo:
-            shots = [unique[key] for key in todo]
-            for (key, missing), shot, seen in zip(todo.items(), shots, self.eye.see(shots), strict=True):
-                self._keep(key, shot, seen, missing)
+        refused = self._keep_all(todo, unique)
         for shot in group:
             key = key_of(shot)
-            if key not in todo or shot is not unique[key]:
+            if key in refused:
+                self._refuse(shot.uri, ImageError(f"{shot.uri}: {refused[key]}", "unsupported"))
+            elif key not in todo or shot is not unique[key]:
                 self.pending.uris[shot.uri] = key
                 self._later(shot.uri, "known", shot.source_bytes)
                 self._commit_when_due()
+
+    def _keep_all(self, todo: Mapping[str, tuple[str, ...]], shots: Mapping[str, Shot]) -> dict[str, str]:
+        """Encode and code these levels of these keys; gives why not, of those where it cannot be done."""
+        refused: dict[str, str] = {}
+        if not todo:
+            return refused
+        try:
+            every = self.eye.see([shots[key] for key in todo])
+        except ShapeError as error:  # they have one size, which the network does not take
+            return dict.fromkeys(todo, str(error))
+        for (key, missing), seen in zip(todo.items(), every, strict=True):
+            try:
+                self._keep(key, shots[key], seen, missing)
+            except (ShapeError, PacketError) as error:
+                refused[key] = str(error)
+        return refused
 
     def _keep(self, key: str, shot: Shot, seen: Seen, missing: tuple[str, ...]) -> None:
         choices = {name: self.plan.choices[name] for name in missing}
@@ -272,7 +299,7 @@ class Ingest:
         """Put what waits into the store, and report it."""
         pending, self.pending = self.pending, Pending()
         if touched := pending.touched:
-            stats = {uri: self.stats[uri] for uri in touched if uri in self.stats}
+            stats = {uri: self.stats[uri] for uri in touched - pending.refused if uri in self.stats}
             # what was planned is either not there or is to give way, so nothing else is replaced
             records = list(pending.records.values())
             self.reader.store.put(records, pending.failures, pending.uris, stats, replace=True)
