@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from chiasm.contracts import Level, Space
-from chiasm.errors import ConfigError, PacketError, ShapeError, StoreError
+from chiasm.errors import ConfigError, ModelError, PacketError, ShapeError, StoreError
 from chiasm.flow import encode as ingest
 from chiasm.flow.pipeline import Pipeline
 from chiasm.flow.runtime import Runtime
@@ -182,6 +182,21 @@ def test_an_encoder_of_mosaics_alone_says_that_it_reads_no_photograph(store, sav
         assert pipeline.encode([save("a.png")], workers=0).failed == 1
         (failure,) = pipeline.store.failures()
     assert "expected a RAW file, got a photograph" in failure.message
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("denoise", "'denoise' is no encoder, but head: the picture without its noise; encoders are ns-rgb, ns-raw"),
+        ("transform@ns-1", "is no encoder"),
+        ("ns-rbg", "did you mean 'ns-rgb'"),
+        ("onnx:nowhere.onnx", "nowhere.onnx"),
+    ],
+)
+def test_an_encoder_that_cannot_be_had_makes_no_store(store, name, said):
+    with pytest.raises(ModelError, match=said):
+        Pipeline.load(name, store=store, writable=True)
+    assert not store.exists()
 
 
 def test_without_a_store_reading_says_how_to_give_one(plain):

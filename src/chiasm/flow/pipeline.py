@@ -100,6 +100,8 @@ class Pipeline:
         pipeline = Pipeline(model, runtime or Runtime.chosen(), path, writable, wait, space, codec)
         if model is not None:
             model.check()
+            if model.is_foreign and writable:
+                _ = pipeline.eye  # what cannot be loaded makes no store
         if path is not None:
             _ = pipeline.store
         return pipeline
