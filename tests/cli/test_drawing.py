@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -23,6 +25,17 @@ def test_reconstruct_draws_every_picture_under_its_own_name(call, store, photos,
     assert shapes == {(48, 64, 3), (50, 37, 3), (33, 70, 3)}
     drawn = next(file for file in files if pixels(file).shape[0] == 48)
     assert np.abs(pixels(drawn) - pixels(photos / "beach.png")).mean() < 8
+
+
+@pytest.mark.parametrize(
+    ("levels", "said"),
+    [("detial", "did you mean 'detail'"), ("context,pooled_context", "are drawn from context, detail")],
+)
+def test_what_is_wrong_with_every_picture_is_said_once(call, store, tmp_path, levels, said):
+    mine = shutil.copytree(store, tmp_path / "mine.lance")
+    call("derive", mine)
+    told = call("reconstruct", mine, "--out", tmp_path / "drawn", "--levels", levels)
+    assert (told.code, len(told.err.splitlines()), said in told.err) == (3, 1, True)
 
 
 def test_context_alone_is_another_picture_of_the_same_size(call, store, tmp_path):

@@ -85,6 +85,7 @@ def predict(
         raise click.UsageError("expected a task or a head; add --task semantics,depth,normals,edges or --head FILE")
     with reading.pipeline(store) as pipeline:
         own = head_of(head, pipeline.space) if head else None
+        pipeline.heads(tasks, own)  # what is wrong with all pictures is said once
         answered = partial(pipeline.predict, tasks=tasks, head=own, view=view)
         job = _Job(terminal, pipeline, answered, out, kind, arrays)
         failed = job.run(file_names(pipeline.uris(reading.where), ""), ContactSheet())

@@ -26,7 +26,7 @@ from chiasm.errors import ModelError, ShapeError, StoreError
 from chiasm.flow.derive import Derivation, Derived
 from chiasm.flow.draw import Drawing, Redraw
 from chiasm.flow.encode import Ingest, Plan, Progress, Summary
-from chiasm.flow.predict import Predictor
+from chiasm.flow.predict import Predictor, check_heads
 from chiasm.flow.read import Reader, Reading, file_reader
 from chiasm.flow.runtime import Runtime
 from chiasm.flow.see import Eye
@@ -293,10 +293,15 @@ class Pipeline:
         Raises as `features` does, ModelError for a task that has no head, ConfigError when nothing is asked, or `view`
         is not between 1 and 170.
         """
-        placed = self.runtime.placed
-        asked: list[tuple[Head, str]] = [(placed(models.head(task, self.space.name)), task) for task in tasks]
+        return self.predictor.answers(key, self.heads(tasks, head), view)
+
+    def heads(self, tasks: Sequence[str] = (), head: Head | None = None) -> list[tuple[Head, str]]:
+        """What `predict` asks: heads, each with one of its tasks. Raises as it does; no picture is looked at."""
+        placed, space = self.runtime.placed, self.space.name
+        asked: list[tuple[Head, str]] = [(placed(models.head(task, space)), task) for task in tasks]
         asked += [(placed(head), task.name) for task in head.tasks] if head is not None else []
-        return self.predictor.answers(key, asked, view)
+        check_heads(asked, space)
+        return asked
 
     @property
     def predictor(self) -> Predictor:
