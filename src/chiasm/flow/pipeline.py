@@ -58,6 +58,7 @@ class Pipeline:
     asked: str = ""
     codec: str = ""
     _store: LanceStore | None = field(default=None, repr=False)
+    _heads: dict[int, Head] = field(default_factory=dict, repr=False)
 
     @staticmethod
     def load(
@@ -162,7 +163,7 @@ class Pipeline:
                 f"{self.path} is open for writing, which only one process may do; send a read-only pipeline"
             )
         names = ("model", "runtime", "path", "writable", "wait", "asked", "codec")
-        return {**{name: getattr(self, name) for name in names}, "_store": None}
+        return {**{name: getattr(self, name) for name in names}, "_store": None, "_heads": {}}
 
     def keys(self, where: str = "") -> list[str]:
         """The key of every stored picture. where: a filter on their facts and the user's columns, as in SQL."""
@@ -285,10 +286,15 @@ class Pipeline:
         Raises as `features` does, ModelError for a task that has no head, ConfigError when nothing is asked, or `view`
         is not between 1 and 170.
         """
-        placed = self.runtime.placed
-        asked: list[tuple[Head, str]] = [(placed(models.head(task, self.space.name)), task) for task in tasks]
-        asked += [(placed(head), task.name) for task in head.tasks] if head is not None else []
+        asked: list[tuple[Head, str]] = [(self._placed(models.head(task, self.space.name)), task) for task in tasks]
+        asked += [(self._placed(head), task.name) for task in head.tasks] if head is not None else []
         return self.predictor.answers(key, asked, view)
+
+    def _placed(self, head: Head) -> Head:
+        """A head on the device. Looking through its weights takes longer than some answers: once is enough."""
+        if id(head) not in self._heads:
+            self._heads[id(head)] = self.runtime.placed(head)
+        return self._heads[id(head)]
 
     @property
     def predictor(self) -> Predictor:
