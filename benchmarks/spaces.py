@@ -19,16 +19,20 @@ import time
 import zipfile
 from pathlib import Path
 
-import numpy as np
-import torch
-from PIL import Image
+import torchvision_schemas
 
-from chiasm.cli import main as chiasm
-from chiasm.datasets.camvid import CLASSES, VOID
-from chiasm.evaluation.meters.metrics import confusion, mean_iou
-from chiasm.evaluation.protocols.vectors import score_vectors
-from chiasm.flow.pipeline import Pipeline
-from chiasm.models import Model, head_of
+torchvision_schemas.define()  # before torchmetrics, which imports torchvision where it is
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from PIL import Image  # noqa: E402
+
+from chiasm.cli import main as chiasm  # noqa: E402
+from chiasm.datasets.camvid import CLASSES, VOID  # noqa: E402
+from chiasm.evaluation.meters.metrics import confusion, mean_iou  # noqa: E402
+from chiasm.evaluation.protocols.vectors import score_vectors  # noqa: E402
+from chiasm.flow.pipeline import Pipeline  # noqa: E402
+from chiasm.models import Model, head_of  # noqa: E402
 
 HELD_OUT = 0.2
 

@@ -192,6 +192,7 @@ class LateEncoder:
     """The encoder of an entry in its fastest form, whose weights are read when it is first called."""
 
     view = "native"
+    concurrent = True
 
     def __init__(self, chosen: Entry, device: torch.device, dtype: torch.dtype) -> None:
         from chiasm.encoders.ns import RECEPTIVE_FIELD

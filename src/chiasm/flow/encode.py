@@ -169,7 +169,7 @@ class Ingest:
         self.total = len(sources)
         starts = range(0, len(sources), LOOKED_UP)
         todo = [source for start in starts for source in self._todo(sources[start : start + LOOKED_UP])]
-        with DecoderPool(workers=self.plan.workers) as pool, self.eye.runtime.threads() as threads:
+        with DecoderPool(workers=self.plan.workers) as pool, self.eye.threads() as threads:
             for group in self._grouped(pool.decode_all(todo)):
                 self._submit(threads, group)
             self._collect(0)

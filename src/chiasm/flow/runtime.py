@@ -47,9 +47,9 @@ class Runtime:
         """The precision in a word: part of an encoder's id, since features differ by it."""
         return TAGS[self.dtype]
 
-    def threads(self) -> Threads:
-        """Threads for pictures: several on a CPU, one that feeds a GPU in batches."""
-        return Threads(alone=self.device.type != "cpu")
+    def threads(self, alone: bool = False) -> Threads:
+        """Threads for pictures: several on a CPU, one that feeds a GPU in batches, one where `alone` is asked."""
+        return Threads(alone=alone or self.device.type != "cpu")
 
     def placed(self, module: M) -> M:
         """The same module, its weights on the device; what is no module is given back as it is."""
