@@ -302,7 +302,10 @@ class Encoder(Protocol):
 
 
 class Deriver(Protocol):
-    """Stored levels of a space to further levels of a space, without pixels. reads: what it needs. id: provenance."""
+    """Stored levels of a space to further levels of a space, without pixels. reads: what it needs.
+
+    id: of the computation; the store keeps it with the encoder and codec of the levels that `sources` names.
+    """
 
     @property
     def space(self) -> Space: ...  # of what it reads
@@ -315,6 +318,8 @@ class Deriver(Protocol):
 
     @property
     def id(self) -> str: ...
+
+    def sources(self, level: str) -> tuple[str, ...]: ...  # which of `reads` a level that it gives is computed from
 
     def __call__(self, features: Features) -> Features: ...
 

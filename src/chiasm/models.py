@@ -53,6 +53,11 @@ class Entry:
     tasks: tuple[str, ...] = ()
 
     @property
+    def encodes(self) -> bool:
+        """Whether it is an encoder: an entry for mosaics, or one that names its partner for them."""
+        return self.accepts == "raw" or bool(self.raw)
+
+    @property
     def data(self) -> bytes:
         """The bytes of the file. Raises ModelError when their hash is not the card's."""
         data = (files("chiasm") / "weights" / self.file).read_bytes()
@@ -152,10 +157,12 @@ class Model:
         return not self.is_foreign and entry(self.name).accepts == "rgb"
 
     def check(self) -> None:
-        """Raise ModelError for an unknown entry, or for options that one does not take; nothing is loaded."""
+        """Raise ModelError for what is no encoder, or for options that an entry does not take; nothing is loaded."""
         if self.is_foreign:
             return
-        entry(self.name)
+        if not entry(self.name).encodes:
+            known = ", ".join(item.name for item in ENTRIES.values() if item.encodes)
+            raise ModelError(f"{self.name!r} is no encoder, but {entry(self.name).role}; encoders are {known}")
         if self.weights is not None or self.layers or self.view:
             raise ModelError(
                 f"{self.name!r} travels with its weights and has one view; --weights, --layers and --view are for "

@@ -49,9 +49,11 @@ class Eye:
         """Why this picture cannot be encoded, if it cannot."""
         if picture.kind in self.encoders:
             return None
+        wanted, came, way = "a photograph", "a RAW file", "encode it with ns-rgb, or develop it first"
+        if picture.kind == "rgb":
+            wanted, came, way = "a RAW file", "a photograph", "encode it with ns-rgb"
         return ImageError(
-            f"{picture.uri}: expected a photograph, got a RAW file, which no encoder of {self.space.name!r} reads; "
-            "encode it with ns-rgb, or develop it first",
+            f"{picture.uri}: expected {wanted}, got {came}, which no encoder of {self.space.name!r} here reads; {way}",
             "unsupported",
         )
 
