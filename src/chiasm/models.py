@@ -10,8 +10,9 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from importlib.resources import files
+from threading import Lock
 from typing import TYPE_CHECKING, TypeVar
 
 from chiasm.errors import LicenceError, ModelError, nearest
@@ -198,6 +199,7 @@ class LateEncoder:
     """The encoder of an entry in its fastest form, whose weights are read when it is first called."""
 
     view = "native"
+    concurrent = True
 
     def __init__(self, chosen: Entry, device: torch.device, dtype: torch.dtype) -> None:
         from chiasm.encoders.ns import RECEPTIVE_FIELD
@@ -205,16 +207,21 @@ class LateEncoder:
         self.space, self.accepts, self.id = spec(chosen.space), chosen.accepts, chosen.feature_id
         self.margin: int | None = RECEPTIVE_FIELD[chosen.accepts]
         self._name, self._device, self._dtype = chosen.name, device, dtype
+        self._network: nn.Module | None = None
+        self._lock = Lock()
 
     def __call__(self, pixels: Tensor, condition: Tensor | None = None) -> Features:
         found: Features = self.network(pixels, condition)
         return found
 
-    @cached_property
+    @property
     def network(self) -> nn.Module:
         from chiasm.encoders.ns_inference import InferenceEncoder
 
-        return InferenceEncoder(encoder(self._name), self._dtype).to(self._device)
+        with self._lock:  # several threads may come first
+            if self._network is None:
+                self._network = InferenceEncoder(encoder(self._name), self._dtype).to(self._device)
+        return self._network
 
 
 def spec(space: str) -> Space:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import struct
+import threading
+import time
 import zlib
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -257,9 +259,9 @@ def test_replacing_a_level_renews_what_is_coded_on_top_of_it(writer, save, simil
 def test_another_precision_is_another_encoder_which_replace_alone_lets_in(store, save):
     path = save("a.png")
     ids = []
-    for precision, replace, kept in (("float32", False, 0), ("bfloat16", False, 1), ("bfloat16", True, 0)):
+    for precision, renew, kept in (("float32", False, 0), ("bfloat16", False, 1), ("bfloat16", True, 0)):
         with Pipeline.load("test-space", store=store, writable=True, precision=precision) as pipeline:
-            assert pipeline.encode([path], workers=0, replace=replace).kept == kept
+            assert pipeline.encode([path], workers=0, replace=renew).kept == kept
             ids.append(pipeline.store.get(str(path)).spaces["ns-1"]["detail"].encoder)
     assert ids[0] == ids[1] != ids[2]
 
@@ -273,6 +275,41 @@ def test_a_picture_counts_as_stored_when_its_commit_is_on_the_disk(writer, save)
     assert writer.encode(paths, workers=0, report=report).stored == 3
 
 
+class Single:
+    """An encoder that only one thread may call at a time, as an interpreter of TFLite."""
+
+    def __init__(self, encoder):
+        self.encoder, self.busy, self.clashes = encoder, threading.Lock(), 0
+        self.space, self.accepts, self.id = encoder.space, encoder.accepts, encoder.id
+        self.margin, self.view, self.concurrent = encoder.margin, encoder.view, False
+
+    def __call__(self, pixels, condition=None):
+        if not self.busy.acquire(blocking=False):
+            self.clashes += 1
+            return self.encoder(pixels, condition)
+        time.sleep(0.02)
+        found = self.encoder(pixels, condition)
+        self.busy.release()
+        return found
+
+
+def test_an_encoder_that_is_not_concurrent_is_called_by_one_thread_at_a_time(writer, save):
+    single = Single(writer.eye.encoders["rgb"])
+    writer.eye = replace(writer.eye, encoders={"rgb": single})
+    paths = [save(f"{number}.png", 300 + 4 * number, 700, seed=number) for number in range(6)]
+    assert writer.encode(paths, workers=0).stored == 6
+    assert single.clashes == 0
+
+
+def test_pictures_that_threads_encode_are_stored_under_their_own_keys(writer, save, similarity):
+    paths = [save(f"{number}.png", 40 + 4 * (number % 3), 700, seed=number) for number in range(12)]
+    paths += [save(f"copy {number}.png", 40 + 4 * (number % 3), 700, seed=number) for number in range(12)]
+    summary = writer.encode(paths, workers=0, quality=8)
+    assert (summary.stored, summary.known) == (12, 12)
+    for path in paths:
+        picture = np.asarray(Image.open(path).convert("RGB"))
+        assert similarity(writer.reconstruct(str(path)), picture) > 30
+    assert writer.store.verify(writer.check).sound
 def with_codec(store, codec):
     runtime = Runtime.chosen("cpu", "float32")
     return Pipeline.of(Model("test-space"), store=store, writable=True, codec=codec, runtime=runtime)
@@ -325,7 +362,7 @@ class Bright:
     """An encoder of one map, whose numbers no codec takes where a picture is white, and that reads no long ones."""
 
     space = Space("bright", (Level("map", 3, 4),), 4)
-    accepts, margin, view, id = "rgb", None, "native", "bright@1"
+    accepts, margin, view, id, concurrent = "rgb", None, "native", "bright@1", True
 
     def __call__(self, pixels, condition=None):
         if pixels.shape[-1] > 80:

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from chiasm import models
-from chiasm.contracts import Failure, Record, Stat, Stored
+from chiasm.contracts import Coded, Failure, Record, Stat, Stored
 from chiasm.errors import ImageError, PacketError, ShapeError, StoreError
 from chiasm.flow.read import Reader
 from chiasm.flow.see import Eye
-from chiasm.flow.tiles import Choice, PacketReader, Seen, coded_levels
+from chiasm.flow.threads import Threads
+from chiasm.flow.tiles import Choice, PacketReader, coded_levels
 from chiasm.images import DecoderPool, Shot, Source
 from chiasm.store import COMMIT_BYTES, COMMIT_ROWS, COMMIT_SECONDS
 
@@ -121,6 +123,25 @@ class Pending:
         return stored | set(self.uris) | {failure.uri for failure in self.failures}
 
 
+@dataclass(frozen=True)
+class Job:
+    """One picture to encode: which levels, and what is stored already that they are coded on top of."""
+
+    key: str
+    shot: Shot
+    missing: tuple[str, ...]
+    parents: PacketReader | None
+
+
+@dataclass(frozen=True)
+class Task:
+    """Pictures that a thread encodes, `coded` waits for it; or pictures that are known, of which a uri is noted."""
+
+    jobs: Sequence[Job]
+    coded: Callable[[], Sequence[dict[str, Coded] | str]]
+    known: Sequence[Shot] = ()
+
+
 @dataclass
 class Ingest:
     """One run of `Pipeline.encode`: counts, and what waits for the next commit."""
@@ -136,6 +157,8 @@ class Ingest:
     level_bytes: dict[str, int] = field(default_factory=dict)
     stats: dict[str, Stat] = field(default_factory=dict)
     pending: Pending = field(default_factory=Pending)
+    tasks: deque[Task] = field(default_factory=deque)
+    refused: dict[str, str] = field(default_factory=dict)  # key -> why this encoder cannot read it
 
     def run(self, sources: Sequence[Source]) -> Summary:
         """Encode all of `sources` that are not done.
@@ -150,10 +173,10 @@ class Ingest:
         self.total = len(sources)
         starts = range(0, len(sources), LOOKED_UP)
         todo = [source for start in starts for source in self._todo(sources[start : start + LOOKED_UP])]
-        with DecoderPool(workers=self.plan.workers) as pool:
+        with DecoderPool(workers=self.plan.workers) as pool, self.eye.threads() as threads:
             for group in self._grouped(pool.decode_all(todo)):
-                self._encode(group)
-                self._commit_when_due()
+                self._submit(threads, group)
+            self._collect(0)
         self._commit()
         return Summary(
             self.counts["stored"],
@@ -216,48 +239,68 @@ class Ingest:
         self.pending.refused.add(uri)
         self._fail(uri, error)
 
-    def _encode(self, group: list[Shot]) -> None:
-        """Encode what is missing of a group; the same bytes twice are encoded once."""
-        space, unique = self.eye.space.name, {key_of(shot): shot for shot in group}
-        made = self.reader.store.made(list(unique), space)
-        todo: dict[str, tuple[str, ...]] = {}
+    def _submit(self, threads: Threads, group: list[Shot]) -> None:
+        """Encode what is missing of a group, some pictures in each thread; the same bytes twice are encoded once."""
+        unique = {key_of(shot): shot for shot in group}
+        made = self.reader.store.made(list(unique), self.eye.space.name)
+        todo: list[Job] = []
         for key, shot in unique.items():
-            levels, encoder = dict(made.get(key, {})), self.eye.id(shot.kind)
-            if (record := self.pending.records.get(key)) is not None:
-                levels |= {name: (each.encoder, each.coded.codec_id) for name, each in record.spaces[space].items()}
-            if missing := self.plan.missing(levels, encoder, self.reader.parent_of):
-                todo[key] = missing
-            else:
+            levels, encoder = made.get(key, {}), self.eye.id(shot.kind)
+            busy = key in self.pending.records or any(key == job.key for task in self.tasks for job in task.jobs)
+            missing = () if busy else self.plan.missing(levels, encoder, self.reader.parent_of)
+            if missing:
+                todo.append(Job(key, shot, missing, self._stored_parents(key, missing)))
+            elif not busy:
                 self.counts["kept"] += self.plan.keeps(levels, encoder)
-        refused = self._keep_all(todo, unique)
-        for shot in group:
-            key = key_of(shot)
-            if key in refused:
-                self._refuse(shot.uri, ImageError(f"{shot.uri}: {refused[key]}", "unsupported"))
-            elif key not in todo or shot is not unique[key]:
+        encoded = {id(job.shot) for job in todo}
+        known = [shot for shot in group if id(shot) not in encoded]
+        if any(self.eye.is_tiled(shot) for shot in group):  # large: alone, with all cores, while nothing else is held
+            self._collect(0)
+            coded = self._coded(todo)
+            self.tasks.append(Task(todo, lambda: coded))
+        else:
+            for jobs in threads.shares(todo, lambda job: job.shot.size[0] * job.shot.size[1]):
+                self.tasks.append(Task(jobs, threads.submit(self._coded, jobs).result))
+        self.tasks.append(Task([], list, known))  # after what was submitted before: their keys are stored then
+        self._collect(threads.ahead)
+
+    def _coded(self, jobs: Sequence[Job]) -> list[dict[str, Coded] | str]:
+        """Encode and compress some pictures of one view size: levels, or why it cannot be done. Runs in a thread."""
+        if not jobs:
+            return []
+        try:
+            every = self.eye.see([job.shot for job in jobs])
+        except ShapeError as error:  # they have one size, which the network does not take
+            return [str(error) for _ in jobs]
+        found: list[dict[str, Coded] | str] = []
+        for job, seen in zip(jobs, every, strict=True):
+            choices = {name: self.plan.choices[name] for name in job.missing}
+            try:
+                found.append(coded_levels(self.eye.space, seen, choices, job.parents))
+            except (ShapeError, PacketError) as error:
+                found.append(str(error))
+        return found
+
+    def _collect(self, left: int) -> None:
+        """Keep what threads have made, in order, until no more than `left` tasks are under way."""
+        while len(self.tasks) > left:
+            task = self.tasks.popleft()
+            for job, coded in zip(task.jobs, task.coded(), strict=True):
+                if isinstance(coded, str):
+                    self.refused[job.key] = coded
+                    self._refuse(job.shot.uri, ImageError(f"{job.shot.uri}: {coded}", "unsupported"))
+                else:
+                    self._keep(job.key, job.shot, coded)
+            for shot in task.known:
+                if (key := key_of(shot)) in self.refused:
+                    self._refuse(shot.uri, ImageError(f"{shot.uri}: {self.refused[key]}", "unsupported"))
+                    continue
                 self.pending.uris[shot.uri] = key
                 self._later(shot.uri, "known", shot.source_bytes)
                 self._commit_when_due()
+            self._commit_when_due()
 
-    def _keep_all(self, todo: Mapping[str, tuple[str, ...]], shots: Mapping[str, Shot]) -> dict[str, str]:
-        """Encode and code these levels of these keys; gives why not, of those where it cannot be done."""
-        refused: dict[str, str] = {}
-        if not todo:
-            return refused
-        try:
-            every = self.eye.see([shots[key] for key in todo])
-        except ShapeError as error:  # they have one size, which the network does not take
-            return dict.fromkeys(todo, str(error))
-        for (key, missing), seen in zip(todo.items(), every, strict=True):
-            try:
-                self._keep(key, shots[key], seen, missing)
-            except (ShapeError, PacketError) as error:
-                refused[key] = str(error)
-        return refused
-
-    def _keep(self, key: str, shot: Shot, seen: Seen, missing: tuple[str, ...]) -> None:
-        choices = {name: self.plan.choices[name] for name in missing}
-        coded = coded_levels(self.eye.space, seen, choices, self._stored_parents(key, missing))
+    def _keep(self, key: str, shot: Shot, coded: Mapping[str, Coded]) -> None:
         encoder = self.eye.id(shot.kind)
         self.pending.records[key] = Record(
             key=key,

@@ -58,6 +58,7 @@ class Pipeline:
     asked: str = ""
     codec: str = ""
     _store: LanceStore | None = field(default=None, repr=False)
+    _heads: dict[int, Head] = field(default_factory=dict, repr=False)
 
     @staticmethod
     def load(
@@ -166,7 +167,7 @@ class Pipeline:
                 f"{self.path} is open for writing, which only one process may do; send a read-only pipeline"
             )
         names = ("model", "runtime", "path", "writable", "wait", "asked", "codec")
-        return {**{name: getattr(self, name) for name in names}, "_store": None}
+        return {**{name: getattr(self, name) for name in names}, "_store": None, "_heads": {}}
 
     def keys(self, where: str = "") -> list[str]:
         """The key of every stored picture. where: a filter on their facts and the user's columns, as in SQL."""
@@ -297,11 +298,17 @@ class Pipeline:
 
     def heads(self, tasks: Sequence[str] = (), head: Head | None = None) -> list[tuple[Head, str]]:
         """What `predict` asks: heads, each with one of its tasks. Raises as it does; no picture is looked at."""
-        placed, space = self.runtime.placed, self.space.name
-        asked: list[tuple[Head, str]] = [(placed(models.head(task, space)), task) for task in tasks]
-        asked += [(placed(head), task.name) for task in head.tasks] if head is not None else []
+        space = self.space.name
+        asked: list[tuple[Head, str]] = [(self._placed(models.head(task, space)), task) for task in tasks]
+        asked += [(self._placed(head), task.name) for task in head.tasks] if head is not None else []
         check_heads(asked, space)
         return asked
+
+    def _placed(self, head: Head) -> Head:
+        """A head on the device. Looking through its weights takes longer than some answers: once is enough."""
+        if id(head) not in self._heads:
+            self._heads[id(head)] = self.runtime.placed(head)
+        return self._heads[id(head)]
 
     @property
     def predictor(self) -> Predictor:

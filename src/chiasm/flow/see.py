@@ -13,6 +13,7 @@ from chiasm.errors import ImageError, ModelError
 from chiasm.features import views
 from chiasm.features.layout import Window, cut, pad, tiles
 from chiasm.flow.runtime import Runtime
+from chiasm.flow.threads import Threads
 from chiasm.flow.tiles import Seen
 from chiasm.images import Shot
 from chiasm.images.raw.sensor import condition
@@ -35,6 +36,10 @@ class Eye:
     def ids(self) -> tuple[str, ...]:
         """Of all its encoders."""
         return tuple(self.id(kind) for kind in self.encoders)
+
+    def threads(self) -> Threads:
+        """Threads for pictures: one with all cores where an encoder can be called by one only."""
+        return self.runtime.threads(alone=not all(encoder.concurrent for encoder in self.encoders.values()))
 
     def id(self, kind: Kind) -> str:
         """Provenance of what this gives for pictures of a kind: encoder, weights, preprocessing, view, precision."""

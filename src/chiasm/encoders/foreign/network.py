@@ -83,6 +83,7 @@ class ForeignEncoder:
 
     accepts: Kind = "rgb"
     margin: int | None = None
+    concurrent = False  # an interpreter of TFLite keeps its tensors, and a library may
 
     def __init__(self, opened: Opened, view: str | None, device: torch.device, dtype: torch.dtype | None) -> None:
         self.view = _checked(view, opened)
