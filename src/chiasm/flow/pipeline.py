@@ -58,7 +58,7 @@ class Pipeline:
     asked: str = ""
     codec: str = ""
     _store: LanceStore | None = field(default=None, repr=False)
-    _heads: dict[int, Head] = field(default_factory=dict, repr=False)
+    _heads: dict[int, tuple[Head, Head]] = field(default_factory=dict, repr=False)
 
     @staticmethod
     def load(
@@ -307,8 +307,8 @@ class Pipeline:
     def _placed(self, head: Head) -> Head:
         """A head on the device. Looking through its weights takes longer than some answers: once is enough."""
         if id(head) not in self._heads:
-            self._heads[id(head)] = self.runtime.placed(head)
-        return self._heads[id(head)]
+            self._heads[id(head)] = head, self.runtime.placed(head)  # held too, so that no other gets its id
+        return self._heads[id(head)][1]
 
     @property
     def predictor(self) -> Predictor:
