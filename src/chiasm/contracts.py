@@ -276,7 +276,8 @@ class Encoder(Protocol):
 
     margin: pixels around a place that can change a feature there, a multiple of the grid; None: the whole picture can,
     so it is never cut into tiles. view: how a picture is fitted: "native", "longest:518", "square:224".
-    id: weights, preprocessing and view in one word (provenance).
+    id: weights, preprocessing and view in one word (provenance). precision: a word for that of its own, which whoever
+    runs it cannot change; "": as it is run. It is added to the id.
     """
 
     @property
@@ -293,6 +294,9 @@ class Encoder(Protocol):
 
     @property
     def id(self) -> str: ...
+
+    @property
+    def precision(self) -> str: ...
 
     def __call__(self, pixels: Tensor, condition: Tensor | None = None) -> Features: ...
 

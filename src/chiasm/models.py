@@ -191,6 +191,7 @@ class LateEncoder:
     """The encoder of an entry in its fastest form, whose weights are read when it is first called."""
 
     view = "native"
+    precision = ""
 
     def __init__(self, chosen: Entry, device: torch.device, dtype: torch.dtype) -> None:
         from chiasm.encoders.ns import RECEPTIVE_FIELD

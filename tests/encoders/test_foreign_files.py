@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from chiasm.encoders import foreign
 from chiasm.encoders.foreign import keymaps
 from chiasm.errors import ConfigError, ModelError, ShapeError
+from chiasm.flow.runtime import Runtime
+from chiasm.flow.see import Eye
 
 ONNX = 'onnx is not installed: pip install "chiasm[onnx]"'
 TFLITE = 'LiteRT is not installed: pip install "chiasm[tflite]"'
@@ -210,6 +212,31 @@ def test_integers_of_tflite_are_numbers(tmp_path: Path, signed: bool) -> None:
     assert foreign.load(f"tflite:{file}").space.names == ("mean",)
     with pytest.raises(ShapeError, match="32 x 32 pixels only"):
         encoder(torch.rand(1, 3, 64, 64))
+
+
+def test_ids_say_in_which_precision_features_were_computed(tmp_path: Path, saved: Any) -> None:
+    """Graphs compute as they were written, torch's networks as they are run or were asked to be."""
+    pixels, seen = torch.rand(1, 3, 32, 32), 0
+    graphs = {
+        "onnx": foreign.load(f"onnx:{onnx_file(tmp_path / 'net.onnx')}", layers=["maps"]),
+        "tflite": foreign.load(f"tflite:{tflite_file(tmp_path / 'net.tflite', True)}"),
+    }
+    networks = {
+        dtype: foreign.load(f"hf:{saved('resnet')}", dtype=dtype) for dtype in (None, torch.bfloat16, torch.float32)
+    }
+    for encoder, words in (
+        *((graph, ("graph", "graph")) for graph in graphs.values()),
+        (networks[None], ("fp32", "bf16")),
+        (networks[torch.float32], ("fp32", "bf16")),
+        (networks[torch.bfloat16], ("bf16", "bf16")),
+    ):
+        eyes = [Eye({"rgb": encoder}, Runtime.chosen("cpu", name)) for name in ("float32", "bfloat16")]
+        assert [eye.id("rgb") for eye in eyes] == [f"{encoder.id}/{word}" for word in words]
+        first, second = (eye.pixels(pixels) for eye in eyes)
+        alike = all(torch.equal(x, second[level]) for level, x in first.items())
+        assert alike == (words[0] == words[1])
+        seen += 1
+    assert seen == 5
 
 
 def test_tflite_that_cannot_be_used(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ class Counting:
     def __init__(self, encoder, calls):
         self.encoder, self.calls = encoder, calls
         self.space, self.accepts, self.id = encoder.space, encoder.accepts, encoder.id
-        self.margin, self.view = encoder.margin, encoder.view
+        self.margin, self.view, self.precision = encoder.margin, encoder.view, encoder.precision
 
     def __call__(self, pixels, condition=None):
         self.calls.append(len(pixels))

@@ -74,6 +74,7 @@ class Photographic:
     """The small network as an encoder."""
 
     space, accepts, margin, view, id = NS, "rgb", RECEPTIVE_FIELD["rgb"], "native", "small"
+    precision = ""
 
     def __init__(self, run: Callable[[Tensor], Features]) -> None:
         self.run = run

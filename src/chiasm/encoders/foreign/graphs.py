@@ -120,6 +120,7 @@ def preprocessing_beside(file: Path, default: Preprocessing) -> Preprocessing:
 
 
 _KEYS = ("mean", "std", "order")
+PRECISION = "graph"  # numbers are as wide as the file says, and the digest of the file is in the id
 LONGEST = 48  # letters of a tensor's name in that of its level, before _registers
 
 

@@ -19,6 +19,7 @@ from chiasm.contracts import Features, Kind, Level, Size, Space, Triple
 from chiasm.errors import ConfigError, MissingExtraError, ModelError, ShapeError, nearest
 from chiasm.features import views
 
+PRECISIONS = {torch.bfloat16: "bf16", torch.float16: "fp16"}  # that a network can be asked to run in
 LONGEST_NAME = 63  # bytes of the name of a space or level, which becomes part of file names
 
 Run = Callable[[Tensor], dict[str, Tensor]]
@@ -61,7 +62,8 @@ class Opened:
     name: as it was asked for. digest: hex digest of its weights. levels: those that `run` gives. grid: pixels that
     native views are padded to, of the whole network, whichever levels are asked for. multiple: pixels that height and
     width must be multiples of, 1 where any size will do. run: normalised B 3 H W to levels. view: the size it was
-    trained at. fixed: the only height and width that it reads, or None.
+    trained at. fixed: the only height and width that it reads, or None. precision: a word for that of a graph, which
+    computes as it was written; "" for torch's networks, which compute as they are run.
     """
 
     name: str
@@ -73,12 +75,14 @@ class Opened:
     preprocessing: Preprocessing
     view: str
     fixed: Size | None = None
+    precision: str = ""
 
 
 class ForeignEncoder:
     """A public network as an encoder: B 3 H W in [0, 1] to the levels of its space, float32.
 
-    The whole picture can change every feature (margin None). It says nothing of precision in `id`: who runs it does.
+    The whole picture can change every feature (margin None). precision: that of a graph, or the dtype that was asked
+    for; "": of whoever runs it.
     """
 
     accepts: Kind = "rgb"
@@ -89,6 +93,7 @@ class ForeignEncoder:
         self.space = Space(space_name(opened.name, opened.digest), opened.levels, opened.grid)
         self.id = f"{opened.name}@{opened.digest[:12]}/{opened.preprocessing.tag}/{self.view}"
         self._opened, self._device, self._dtype = opened, device, dtype
+        self.precision = opened.precision or (PRECISIONS.get(dtype, "") if dtype else "")
 
     def __call__(self, pixels: Tensor, condition: Tensor | None = None) -> Features:
         """Features of a batch. condition is not read. Raises ShapeError for a size that the network cannot take."""
@@ -103,7 +108,7 @@ class ForeignEncoder:
                 f"pixels: {opened.name} reads heights and widths in multiples of {opened.multiple}, got {size[0]} x "
                 f"{size[1]}; fit the picture with chiasm.features.views"
             )
-        reduced = self._dtype is not None and self._dtype != torch.float32
+        reduced = self._dtype in PRECISIONS
         with torch.no_grad(), torch.autocast(self._device.type, self._dtype) if reduced else nullcontext():
             x = opened.preprocessing(pixels.float())
             try:

@@ -52,6 +52,7 @@ def open_onnx(file: Path, layers: Sequence[str] | None, device: torch.device) ->
         preprocessing=graphs.preprocessing_beside(file, default),
         view=f"square:{size[0]}",
         fixed=run.fixed,
+        precision=graphs.PRECISION,
     )
 
 

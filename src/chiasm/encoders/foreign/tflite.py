@@ -44,6 +44,7 @@ def open_tflite(file: Path, layers: Sequence[str] | None) -> Opened:
         preprocessing=graphs.preprocessing_beside(file, KNOWN["unit" if run.takes_bytes else "half"]),
         view=f"square:{run.size[0]}",
         fixed=run.size,
+        precision=graphs.PRECISION,
     )
 
 
