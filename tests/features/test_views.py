@@ -103,7 +103,7 @@ def test_raising_a_native_map_is_half_pixel_bilinear() -> None:
 
 @pytest.mark.parametrize("elements", [8, 9])
 def test_a_map_that_was_rounded_lies_on_whole_strides(elements: int) -> None:
-    """Eight or nine elements at stride 32 of 260 pixels: each stands for the same pixels as in a window cut out of it."""
+    """Eight or nine elements at stride 32 of 260 pixels: each stands for the same pixels as in a window of it."""
     maps = torch.arange(float(elements)).expand(1, 1, elements, elements)
     found = views.raised(maps, View((260, 260)), (260, 260), 32)[0, 0]
     assert found[:, 16:272:32].mean(0).tolist() == pytest.approx([n + 0.5 / 32 for n in range(8)][:elements], abs=0.02)

@@ -84,13 +84,14 @@ def test_maps_of_several_strides_are_joined_alike_in_a_window_and_in_the_whole(u
     maps = {level.name: ramp(level.stride, up) for level in SPACE.levels}
     joined = joined_maps(maps, SPACE.levels)
     assert joined.shape == (1, 6, 13, 13)
-    parts = {name: x[..., : 32 // SPACE.level(name).stride, : 32 // SPACE.level(name).stride] for name, x in maps.items()}
+    ends = {level.name: 32 // level.stride for level in SPACE.levels}
+    parts = {name: x[..., : ends[name], : ends[name]] for name, x in maps.items()}
     window = joined_maps(parts, SPACE.levels)
     assert torch.allclose(window[..., :6, :6], joined[..., :6, :6])  # up to the middle of the window's last elements
     places = (torch.arange(13) + 0.5) * 4
     for channel, level in ((2, SPACE.levels[1]), (4, SPACE.levels[2])):
-        ends = maps[level.name].amin(), maps[level.name].amax()
-        assert torch.allclose(joined[0, channel], places.clamp(*ends).expand(13, 13))
+        first, last = maps[level.name].amin(), maps[level.name].amax()
+        assert torch.allclose(joined[0, channel], places.clamp(first, last).expand(13, 13))
 
 
 class Copied(nn.Module):

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from chiasm.flow.runtime import Runtime
 from torch import Tensor, nn
 
 from chiasm import models
@@ -18,6 +17,7 @@ from chiasm.codecs.transform import TransformCodec
 from chiasm.contracts import Codec, Encoder, Features, Packet
 from chiasm.encoders.ns import NS, RECEPTIVE_FIELD, SpaceEncoder
 from chiasm.flow.draw import Drawing
+from chiasm.flow.runtime import Runtime
 from chiasm.flow.see import Eye
 from chiasm.flow.tiles import Choice, PacketReader, Seen, coded_levels
 from chiasm.heads.reconstruct import ReconstructHead

@@ -176,12 +176,24 @@ def unfit_torchvision(library: str, error: Exception) -> MissingExtraError:
 
 def stride_of(x: Tensor, size: Size) -> int | None:
     """Pixels per place of a map B C h w of an input of `size`; 0 of a vector; None where places lie unevenly."""
-    if x.ndim == 2:
-        return 0
-    height, width = x.shape[-2:]
-    stride = round(size[0] / height)
-    even = all(abs(edge // stride - places) <= 1 for edge, places in ((size[0], height), (size[1], width)))
-    return stride if stride and even else None
+    return 0 if x.ndim == 2 else even_stride((int(x.shape[-2]), int(x.shape[-1])), size)
+
+
+def even_stride(places: Size, size: Size) -> int | None:
+    """Pixels per place where a map has `places` of an input of `size`, of which a convolution may miss or add one.
+
+    A power of two where it does not divide: 9 places of 260 pixels are 32 apart and not 29, and strides of one network
+    must fit into each other. None where places lie unevenly.
+    """
+    exact, rest = divmod(size[0], places[0])
+    if not rest and exact * places[1] == size[1]:
+        return exact
+    wanted = size[0] / places[0]
+    powers = sorted((1 << exponent for exponent in range(12)), key=lambda power: abs(power - wanted))
+    for stride in (*powers, round(wanted)):
+        if stride and all(abs(edge // stride - count) <= 1 for edge, count in zip(size, places, strict=True)):
+            return stride
+    return None
 
 
 def chosen(asked: Sequence[str] | None, default: Iterable[str], known: Sequence[str], name: str) -> tuple[str, ...]:
