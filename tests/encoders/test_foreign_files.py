@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,51 @@ def test_onnx_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "bad.onnx").write_bytes(b"nothing of the kind")
     with pytest.raises(ModelError, match=r"bad\.onnx cannot be read as ONNX|cannot run"):
         foreign.load(f"onnx:{tmp_path / 'bad.onnx'}")
+
+
+def cells(path: Path, shape: tuple[Any, ...], kind: str = "FLOAT", first: tuple[Any, ...] = ()) -> Path:
+    """A graph of the means of cells of 4 pixels. first: nodes from `pixels` to `numbers`."""
+    onnx = pytest.importorskip("onnx", reason=ONNX)
+    pytest.importorskip("onnxruntime", reason=ONNX)
+    value, make = onnx.helper.make_tensor_value_info, onnx.helper.make_node
+    nodes = [make(name, ["pixels"], ["numbers"], **options) for name, options in first]
+    nodes.append(make("AveragePool", ["numbers" if first else "pixels"], ["maps"], kernel_shape=[4, 4], strides=[4, 4]))
+    given = [value("pixels", getattr(onnx.TensorProto, kind), list(shape))]
+    graph = onnx.helper.make_graph(nodes, "net", given, [value("maps", onnx.TensorProto.FLOAT, list("ncxy"))])
+    opset = [onnx.helper.make_opsetid("", 17)]
+    onnx.save_model(onnx.helper.make_model(graph, opset_imports=opset, ir_version=8), str(path))
+    return path
+
+
+def test_graphs_that_read_bytes_get_bytes_whatever_is_beside_them(tmp_path: Path) -> None:
+    file = cells(tmp_path / "net.onnx", ("b", 3, "h", "w"), "UINT8", (("Cast", {"to": 1}),))
+    pixels = torch.randint(0, 256, (2, 3, 8, 8)) / 255
+    assert torch.allclose(foreign.load(f"onnx:{file}")(pixels)["maps"], F.avg_pool2d(pixels * 255, 4), atol=1e-3)
+    (tmp_path / "net.json").write_text('{"order": "bgr"}')
+    found = foreign.load(f"onnx:{file}")(pixels)["maps"]
+    assert torch.allclose(found, F.avg_pool2d(pixels.flip(1) * 255, 4), atol=1e-3)
+
+
+@pytest.mark.parametrize("shape", [("b", 3, 32, "w"), (4, 3, 32, 32)])
+def test_onnx_that_takes_no_single_picture_of_any_size_is_refused(tmp_path: Path, shape: tuple[Any, ...]) -> None:
+    file = cells(tmp_path / "net.onnx", shape)
+    with pytest.raises(ModelError, match=r"does not run on one picture of .*Got invalid dimensions.*; export it for"):
+        foreign.load(f"onnx:{file}")
+
+
+def test_what_onnx_runtime_cannot_do_with_a_size_is_a_sentence(tmp_path: Path) -> None:
+    file = cells(tmp_path / "net.onnx", ("b", 3, "h", "w"), first=(("SpaceToDepth", {"blocksize": 2}),))
+    with pytest.raises(ShapeError, match=r"net\.onnx does not run on 9 x 64 pixels \(.*\); its own view is square:224"):
+        foreign.load(f"onnx:{file}")(torch.rand(1, 3, 9, 64))
+
+
+def test_threads_that_share_a_graph_of_tflite_do_not_share_pictures(tmp_path: Path) -> None:
+    encoder = foreign.load(f"tflite:{tflite_file(tmp_path / 'net.tflite', True)}", layers=["inner/maps"])
+    pictures = [torch.full((1, 3, 32, 32), share / 8) for share in range(8)]
+    wanted = [encoder(x)["inner-maps"] for x in pictures]
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(lambda index: encoder(pictures[index % 8])["inner-maps"], range(400)))
+    assert all(torch.equal(x, wanted[index % 8]) for index, x in enumerate(found))
 
 
 def test_operators_of_other_makers_are_named(tmp_path: Path) -> None:
