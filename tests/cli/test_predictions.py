@@ -202,12 +202,30 @@ def test_train_head_then_predict_with_it(call, place, tmp_path):
     assert said.summary["written"] == 3
     said = call("evaluate", "head", place / "p.lance", "--head", head, "--labels", masks, "--json")
     assert (said.code, said.summary["pictures"]) == (0, 3)
+    assert said.summary["task"] == "semantics"
     assert 0 <= said.summary["scores"]["miou"] <= 1
     assert len(list((tmp_path / "out").glob("*.semantics.png"))) == 3
     Image.fromarray(np.ones((64, 80), np.uint8)).save(masks / "p0.png")  # a head of other labels is another run
     said = call(*command)
     assert said.code == 3
     assert "was made of other pictures or labels; remove its folder" in said.err
+
+
+def test_a_head_for_depth_is_scored_in_the_unit_of_its_labels(call, place, tmp_path):
+    for index, size in enumerate(((64, 80), (50, 70), (900, 60))):
+        Image.fromarray(np.full(size, 20, np.uint8)).save(tmp_path / f"p{index}.png")
+    head = tmp_path / "depth.safetensors"
+    command = ("--labels", tmp_path, "--json")
+    small = [part for value in ("steps=1", "batch=2", "height=64", "width=64", "warmup=1") for part in ("--set", value)]
+    small += ["--set", "metres_per_unit=0.25", "--task", "depth", "--network", "linear", "--out", head]
+    said = call("train", "head", "--store", place / "p.lance", *small, *command)
+    assert said.code == 0, said.err
+    said = call("evaluate", "head", place / "p.lance", "--head", head, "--metres-per-unit", 0.25, *command)
+    assert said.code == 0, said.err
+    assert 1 < said.summary["scores"]["rmse"] < 20  # of 5 metres
+    said = call("evaluate", "head", place / "p.lance", "--head", head, *command)
+    assert said.code == 3  # 8 bits are no millimetres
+    assert "say how many metres one step is" in said.err
 
 
 def test_the_choices_of_the_command_are_those_of_the_recipe():
