@@ -123,6 +123,10 @@ def raised(maps: Tensor, view: View, size: Size, stride: float) -> Tensor:
 
     The arguments are those of `axes`. A map of the picture's own size comes back as it is.
     """
+    covered = [n * stride for n in maps.shape[-2:]]
+    seen = [n * scale for n, scale in zip(size, view.scale, strict=True)]
+    if covered == list(view.size) == seen and not any(view.offset):
+        return F.interpolate(maps, size, mode="bilinear", align_corners=False)  # the same numbers, faster
     rows, columns = axes(view, size, maps, stride)
     return rows.between(columns.between(maps, -1), -2)
 
