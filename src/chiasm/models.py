@@ -154,6 +154,10 @@ class Model:
         """Raise ModelError for an unknown entry, or for options that one does not take; nothing is loaded."""
         if self.is_foreign:
             return
+        library, colon, _ = self.name.partition(":")
+        if colon:
+            way = nearest(library + colon, [f"{name}:" for name in FOREIGN])
+            raise ModelError(f"no library called {library!r}, as {self.name!r} asks for; {way}")
         entry(self.name)
         if self.weights is not None or self.layers or self.view:
             raise ModelError(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import math
+import runpy
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -171,6 +173,17 @@ def test_a_task_of_two_heads_is_asked_once(call, place, tmp_path):
     )
     assert said.code in (1, 3)
     assert "'depth' is asked twice" in said.out + said.err
+
+
+def test_a_task_without_a_head_on_this_space_is_said_once(call, place, tmp_path):
+    pytest.importorskip("onnxruntime")
+    graph = runpy.run_path(str(Path(__file__).parents[1] / "encoders" / "test_foreign_files.py"))["onnx_file"]
+    file, store = graph(tmp_path / "net.onnx"), tmp_path / "other.lance"
+    assert call("encode", place / "photos", "--store", store, "--encoder", f"onnx:{file}").code == 0
+    said = call("predict", store, "--task", "depth", "--out", tmp_path / "out")
+    assert said.code == 3
+    assert (said.out + said.err).count("no head for task 'depth' on space 'onnx-net-") == 1
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_file_that_is_no_head_is_named(call, place, tmp_path):
