@@ -77,13 +77,15 @@ def predict(
     No picture is read again. Each file is called after its source, the first digits of its key, and the
     task: holiday-1a2b3c4d.depth.png; contact-sheet.png shows them side by side. --format is that of pictures (denoise).
     """
+    from chiasm import models
     from chiasm.cli.sheets import ContactSheet
-    from chiasm.models import head_of
 
     if not tasks and head is None:
         raise click.UsageError("expected a task or a head; add --task semantics,depth,normals,edges or --head FILE")
     with reading.pipeline(store) as pipeline:
-        own = head_of(head, pipeline.space) if head else None
+        own = models.head_of(head, pipeline.space) if head else None
+        for task in tasks:  # what this space has no head for is said once, and not of every picture
+            models.head(task, pipeline.space.name)
         answered = partial(pipeline.predict, tasks=tasks, head=own, view=view)
         job = _Job(terminal, pipeline, answered, out, kind, arrays)
         failed = job.run(file_names(pipeline.uris(reading.where), ""), ContactSheet())
