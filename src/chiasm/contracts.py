@@ -274,9 +274,9 @@ class Parent:
 class Encoder(Protocol):
     """Pixels to features: B C H W in [0, 1], H and W multiples of `space.grid`; a function of its arguments.
 
-    margin: pixels around a place that can change a feature there, a multiple of the grid; None: the whole picture can, so
-    it is never cut into tiles. view: "native", "longest:518", "square:224". id: weights, preprocessing and view in a word.
-    precision: added to the id: a word for its own, or "": as it is run. concurrent: whether several threads may call it.
+    margin: pixels around a place that can change a feature, a multiple of the grid; None: the whole picture can, so it
+    is never cut. view: native, longest:518, square:224. id: weights, preprocessing, view. precision: added to the id: a
+    word for its own, "" for that of whoever runs it. concurrent: whether several threads may call it.
     """
 
     @property
