@@ -160,6 +160,10 @@ class Model:
         """Raise ModelError for what is no encoder, or for options that an entry does not take; nothing is loaded."""
         if self.is_foreign:
             return
+        library, colon, _ = self.name.partition(":")
+        if colon:
+            way = nearest(library + colon, [f"{name}:" for name in FOREIGN])
+            raise ModelError(f"no library called {library!r}, as {self.name!r} asks for; {way}")
         if not entry(self.name).encodes:
             known = ", ".join(item.name for item in ENTRIES.values() if item.encodes)
             raise ModelError(f"{self.name!r} is no encoder, but {entry(self.name).role}; encoders are {known}")
@@ -200,6 +204,7 @@ class LateEncoder:
 
     view = "native"
     concurrent = True
+    precision = ""
 
     def __init__(self, chosen: Entry, device: torch.device, dtype: torch.dtype) -> None:
         from chiasm.encoders.ns import RECEPTIVE_FIELD

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import math
+import runpy
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -173,6 +175,17 @@ def test_a_task_of_two_heads_is_asked_once(call, place, tmp_path):
     assert "'depth' is asked twice" in said.err
 
 
+def test_a_task_without_a_head_on_this_space_is_said_once(call, place, tmp_path):
+    pytest.importorskip("onnxruntime")
+    graph = runpy.run_path(str(Path(__file__).parents[1] / "encoders" / "test_foreign_files.py"))["onnx_file"]
+    file, store = graph(tmp_path / "net.onnx"), tmp_path / "other.lance"
+    assert call("encode", place / "photos", "--store", store, "--encoder", f"onnx:{file}").code == 0
+    said = call("predict", store, "--task", "depth", "--out", tmp_path / "out")
+    assert said.code == 3
+    assert (said.out + said.err).count("no head for task 'depth' on space 'onnx-net-") == 1
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_file_that_is_no_head_is_named(call, place, tmp_path):
     other = tmp_path / "other.safetensors"
     other.write_bytes(b"no head")
@@ -202,12 +215,30 @@ def test_train_head_then_predict_with_it(call, place, tmp_path):
     assert said.summary["written"] == 3
     said = call("evaluate", "head", place / "p.lance", "--head", head, "--labels", masks, "--json")
     assert (said.code, said.summary["pictures"]) == (0, 3)
+    assert said.summary["task"] == "semantics"
     assert 0 <= said.summary["scores"]["miou"] <= 1
     assert len(list((tmp_path / "out").glob("*.semantics.png"))) == 3
     Image.fromarray(np.ones((64, 80), np.uint8)).save(masks / "p0.png")  # a head of other labels is another run
     said = call(*command)
     assert said.code == 3
     assert "was made of other pictures or labels; remove its folder" in said.err
+
+
+def test_a_head_for_depth_is_scored_in_the_unit_of_its_labels(call, place, tmp_path):
+    for index, size in enumerate(((64, 80), (50, 70), (900, 60))):
+        Image.fromarray(np.full(size, 20, np.uint8)).save(tmp_path / f"p{index}.png")
+    head = tmp_path / "depth.safetensors"
+    command = ("--labels", tmp_path, "--json")
+    small = [part for value in ("steps=1", "batch=2", "height=64", "width=64", "warmup=1") for part in ("--set", value)]
+    small += ["--set", "metres_per_unit=0.25", "--task", "depth", "--network", "linear", "--out", head]
+    said = call("train", "head", "--store", place / "p.lance", *small, *command)
+    assert said.code == 0, said.err
+    said = call("evaluate", "head", place / "p.lance", "--head", head, "--metres-per-unit", 0.25, *command)
+    assert said.code == 0, said.err
+    assert 1 < said.summary["scores"]["rmse"] < 20  # of 5 metres
+    said = call("evaluate", "head", place / "p.lance", "--head", head, *command)
+    assert said.code == 3  # 8 bits are no millimetres
+    assert "say how many metres one step is" in said.err
 
 
 def test_the_choices_of_the_command_are_those_of_the_recipe():

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from chiasm.encoders import foreign
-from chiasm.encoders.foreign.network import ForeignEncoder
+from chiasm.encoders.foreign.network import ForeignEncoder, even_stride
 from chiasm.errors import ConfigError, ModelError, ShapeError
 from chiasm.features import views
 
@@ -307,3 +307,22 @@ def test_the_rest_of_a_network_classifies_from_features(name: str, untrained: An
     with torch.no_grad():
         wanted = own.eval()((pixels - mean) / std)
         assert torch.allclose(rest(encoder(pixels)), wanted, atol=1e-4 * float(wanted.abs().max()), rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("places", "size", "stride"),
+    [
+        ((9, 9), (260, 260), 32),  # rounded up five times, as EfficientNet-Lite2 does
+        ((17, 17), (260, 260), 16),
+        ((8, 8), (260, 260), 32),  # rounded down, as ConvNeXt does
+        ((8, 8), (299, 299), 32),  # without padding, as Inception does
+        ((16, 16), (224, 224), 14),
+        ((37, 37), (518, 518), 14),
+        ((4, 3), (56, 42), 14),
+        ((3, 4), (75, 101), 32),
+        ((5, 9), (5, 9), 1),
+        ((10, 10), (224, 112), None),
+    ],
+)
+def test_strides_of_one_network_fit_into_each_other(places: Any, size: Any, stride: int | None) -> None:
+    assert even_stride(places, size) == stride

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import torch.nn.functional as F
 from chiasm.encoders import foreign
 from chiasm.encoders.foreign import keymaps
 from chiasm.errors import ConfigError, ModelError, ShapeError
+from chiasm.flow.runtime import Runtime
+from chiasm.flow.see import Eye
 
 ONNX = 'onnx is not installed: pip install "chiasm[onnx]"'
 TFLITE = 'LiteRT is not installed: pip install "chiasm[tflite]"'
@@ -135,6 +138,51 @@ def test_onnx_that_cannot_be_used(tmp_path: Path) -> None:
         foreign.load(f"onnx:{tmp_path / 'bad.onnx'}")
 
 
+def cells(path: Path, shape: tuple[Any, ...], kind: str = "FLOAT", first: tuple[Any, ...] = ()) -> Path:
+    """A graph of the means of cells of 4 pixels. first: nodes from `pixels` to `numbers`."""
+    onnx = pytest.importorskip("onnx", reason=ONNX)
+    pytest.importorskip("onnxruntime", reason=ONNX)
+    value, make = onnx.helper.make_tensor_value_info, onnx.helper.make_node
+    nodes = [make(name, ["pixels"], ["numbers"], **options) for name, options in first]
+    nodes.append(make("AveragePool", ["numbers" if first else "pixels"], ["maps"], kernel_shape=[4, 4], strides=[4, 4]))
+    given = [value("pixels", getattr(onnx.TensorProto, kind), list(shape))]
+    graph = onnx.helper.make_graph(nodes, "net", given, [value("maps", onnx.TensorProto.FLOAT, list("ncxy"))])
+    opset = [onnx.helper.make_opsetid("", 17)]
+    onnx.save_model(onnx.helper.make_model(graph, opset_imports=opset, ir_version=8), str(path))
+    return path
+
+
+def test_graphs_that_read_bytes_get_bytes_whatever_is_beside_them(tmp_path: Path) -> None:
+    file = cells(tmp_path / "net.onnx", ("b", 3, "h", "w"), "UINT8", (("Cast", {"to": 1}),))
+    pixels = torch.randint(0, 256, (2, 3, 8, 8)) / 255
+    assert torch.allclose(foreign.load(f"onnx:{file}")(pixels)["maps"], F.avg_pool2d(pixels * 255, 4), atol=1e-3)
+    (tmp_path / "net.json").write_text('{"order": "bgr"}')
+    found = foreign.load(f"onnx:{file}")(pixels)["maps"]
+    assert torch.allclose(found, F.avg_pool2d(pixels.flip(1) * 255, 4), atol=1e-3)
+
+
+@pytest.mark.parametrize("shape", [("b", 3, 32, "w"), (4, 3, 32, 32)])
+def test_onnx_that_takes_no_single_picture_of_any_size_is_refused(tmp_path: Path, shape: tuple[Any, ...]) -> None:
+    file = cells(tmp_path / "net.onnx", shape)
+    with pytest.raises(ModelError, match=r"does not run on one picture of .*Got invalid dimensions.*; export it for"):
+        foreign.load(f"onnx:{file}")
+
+
+def test_what_onnx_runtime_cannot_do_with_a_size_is_a_sentence(tmp_path: Path) -> None:
+    file = cells(tmp_path / "net.onnx", ("b", 3, "h", "w"), first=(("SpaceToDepth", {"blocksize": 2}),))
+    with pytest.raises(ShapeError, match=r"net\.onnx does not run on 9 x 64 pixels \(.*\); its own view is square:224"):
+        foreign.load(f"onnx:{file}")(torch.rand(1, 3, 9, 64))
+
+
+def test_threads_that_share_a_graph_of_tflite_do_not_share_pictures(tmp_path: Path) -> None:
+    encoder = foreign.load(f"tflite:{tflite_file(tmp_path / 'net.tflite', True)}", layers=["inner/maps"])
+    pictures = [torch.full((1, 3, 32, 32), share / 8) for share in range(8)]
+    wanted = [encoder(x)["inner-maps"] for x in pictures]
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(lambda index: encoder(pictures[index % 8])["inner-maps"], range(400)))
+    assert all(torch.equal(x, wanted[index % 8]) for index, x in enumerate(found))
+
+
 def test_operators_of_other_makers_are_named(tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx", reason=ONNX)
     file = onnx_file(tmp_path / "net.onnx")
@@ -210,6 +258,31 @@ def test_integers_of_tflite_are_numbers(tmp_path: Path, signed: bool) -> None:
     assert foreign.load(f"tflite:{file}").space.names == ("mean",)
     with pytest.raises(ShapeError, match="32 x 32 pixels only"):
         encoder(torch.rand(1, 3, 64, 64))
+
+
+def test_ids_say_in_which_precision_features_were_computed(tmp_path: Path, saved: Any) -> None:
+    """Graphs compute as they were written, torch's networks as they are run or were asked to be."""
+    pixels, seen = torch.rand(1, 3, 32, 32), 0
+    graphs = {
+        "onnx": foreign.load(f"onnx:{onnx_file(tmp_path / 'net.onnx')}", layers=["maps"]),
+        "tflite": foreign.load(f"tflite:{tflite_file(tmp_path / 'net.tflite', True)}"),
+    }
+    networks = {
+        dtype: foreign.load(f"hf:{saved('resnet')}", dtype=dtype) for dtype in (None, torch.bfloat16, torch.float32)
+    }
+    for encoder, words in (
+        *((graph, ("graph", "graph")) for graph in graphs.values()),
+        (networks[None], ("fp32", "bf16")),
+        (networks[torch.float32], ("fp32", "bf16")),
+        (networks[torch.bfloat16], ("bf16", "bf16")),
+    ):
+        eyes = [Eye({"rgb": encoder}, Runtime.chosen("cpu", name)) for name in ("float32", "bfloat16")]
+        assert [eye.id("rgb") for eye in eyes] == [f"{encoder.id}/{word}" for word in words]
+        first, second = (eye.pixels(pixels) for eye in eyes)
+        alike = all(torch.equal(x, second[level]) for level, x in first.items())
+        assert alike == (words[0] == words[1])
+        seen += 1
+    assert seen == 5
 
 
 def test_tflite_that_cannot_be_used(tmp_path: Path) -> None:

@@ -97,13 +97,23 @@ def test_raising_a_native_map_is_half_pixel_bilinear() -> None:
     view = views.fit("native", (70, 55), 8)
     assert view.size == (72, 56)
     wanted = F.interpolate(maps, scale_factor=8, mode="bilinear", align_corners=False)[..., :70, :55]
-    assert torch.allclose(views.raised(maps, view, (70, 55)), wanted, atol=1e-5)
-    assert torch.equal(views.raised(wanted, View((70, 55)), (70, 55)), wanted)
+    assert torch.allclose(views.raised(maps, view, (70, 55), 8), wanted, atol=1e-5)
+    assert torch.equal(views.raised(wanted, View((70, 55)), (70, 55), 1), wanted)
 
 
-def test_a_map_that_was_rounded_up_stands_in_the_middle() -> None:
-    """Nine elements at stride 32 over 260 pixels reach 2 pixels beyond either end, half an element each."""
-    rows, _ = views.centres(View((260, 260)), (260, 260), (9, 9), 32)
-    assert rows[129:131].mean() == pytest.approx(4.0)
-    assert float(rows[32] - rows[0]) == pytest.approx(1.0)
-    assert float(rows[0]) == pytest.approx((0.5 - 2.0) / 32)
+@pytest.mark.parametrize("elements", [8, 9])
+def test_a_map_that_was_rounded_lies_on_whole_strides(elements: int) -> None:
+    """Eight or nine elements at stride 32 of 260 pixels: each stands for the same pixels as in a window of it."""
+    maps = torch.arange(float(elements)).expand(1, 1, elements, elements)
+    found = views.raised(maps, View((260, 260)), (260, 260), 32)[0, 0]
+    assert found[:, 16:272:32].mean(0).tolist() == pytest.approx([n + 0.5 / 32 for n in range(8)][:elements], abs=0.02)
+    window = views.raised(maps[..., 2:6, 2:6], View((128, 128)), (128, 128), 32)[0, 0]
+    assert torch.allclose(found[64:192, 64:192][16:-16, 16:-16], window[16:-16, 16:-16])
+
+
+def test_an_answer_has_the_stride_of_the_map_that_it_has_the_size_of() -> None:
+    maps = [(32, (9, 9)), (4, (65, 65))]
+    assert views.stride_of((9, 9), maps, (260, 260)) == 32
+    assert views.stride_of(torch.zeros(1, 2, 65, 65).shape[-2:], maps, (260, 260)) == 4
+    assert views.stride_of((130, 130), maps, (260, 260)) == 2.0  # of no map
+    assert views.stride_of((1, 1), [(32, (1, 1)), (16, (1, 1))], (16, 16)) == 16  # the finest of several

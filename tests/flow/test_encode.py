@@ -282,6 +282,7 @@ class Single:
         self.encoder, self.busy, self.clashes = encoder, threading.Lock(), 0
         self.space, self.accepts, self.id = encoder.space, encoder.accepts, encoder.id
         self.margin, self.view, self.concurrent = encoder.margin, encoder.view, False
+        self.precision = encoder.precision
 
     def __call__(self, pixels, condition=None):
         if not self.busy.acquire(blocking=False):
@@ -362,7 +363,7 @@ class Bright:
     """An encoder of one map, whose numbers no codec takes where a picture is white, and that reads no long ones."""
 
     space = Space("bright", (Level("map", 3, 4),), 4)
-    accepts, margin, view, id, concurrent = "rgb", None, "native", "bright@1", True
+    accepts, margin, view, id, concurrent, precision = "rgb", None, "native", "bright@1", True, ""
 
     def __call__(self, pixels, condition=None):
         if pixels.shape[-1] > 80:

@@ -60,8 +60,8 @@ def test_many_classes_need_wider_ids():
 
 
 def test_a_map_that_is_too_small_is_an_error():
-    with pytest.raises(ShapeError, match=r"does not cover 25 x 32 pixels"):
-        answer_of(SEMANTICS, torch.zeros(1, 4, 6, 8), (25, 32), 4, View((28, 32)))
+    with pytest.raises(ShapeError, match=r"does not cover the 28 x 32 pixels that the encoder saw"):
+        answer_of(SEMANTICS, torch.zeros(1, 4, 5, 8), (25, 32), 4, View((28, 32)))
 
 
 def test_beyond_the_outer_elements_answers_are_constant():

@@ -21,6 +21,7 @@ class Counting:
         self.encoder, self.calls = encoder, calls
         self.space, self.accepts, self.id = encoder.space, encoder.accepts, encoder.id
         self.margin, self.view, self.concurrent = encoder.margin, encoder.view, encoder.concurrent
+        self.precision = encoder.precision
 
     def __call__(self, pixels, condition=None):
         self.calls.append(len(pixels))

@@ -34,6 +34,12 @@ def test_an_unknown_name_is_an_error_with_the_nearest(load):
         load("ns-rbg")
 
 
+@pytest.mark.parametrize(("name", "said"), [("tim:resnet50", "did you mean 'timm:'"), ("x:y", "there are hf:, ")])
+def test_an_unknown_library_is_an_error_with_the_nearest(name, said):
+    with pytest.raises(ModelError, match=f"no library called '{name.partition(':')[0]}', as '{name}' asks for; {said}"):
+        Pipeline.load(name)
+
+
 def test_an_unknown_space_has_no_codec_and_the_error_names_the_nearest():
     with pytest.raises(ModelError, match="no codec tables for space 'ns-2'; did you mean 'ns-1'"):
         models.codec("ns-2")

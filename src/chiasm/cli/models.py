@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -276,14 +276,24 @@ def evaluate_dense(terminal: Terminal, protocol: str, data: Path, out: Path, lim
 @options.store_argument
 @click.option("--head", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Its file.")
 @click.option("--labels", required=True, type=click.Path(exists=True, path_type=Path), help="As of `train head`.")
+@click.option(
+    "--metres-per-unit",
+    type=click.FloatRange(min=0, min_open=True),
+    default=0.001,
+    show_default=True,
+    metavar="METRES",
+    help="A step of depth labels.",
+)
 @options.reading
 @options.common
 @options.pass_terminal
-def evaluate_head(terminal: Terminal, store: Path, head: Path, labels: Path, reading: options.Reading) -> None:
+def evaluate_head(
+    terminal: Terminal, store: Path, head: Path, labels: Path, metres_per_unit: float, reading: options.Reading
+) -> None:
     """What a head of your own answers, against labels.
 
     Its pictures are those of STORE that LABELS says something of (and for which --where holds): name others than it was
-    trained on. The score is that of the task's kind: miou, rmse, angle, cross_entropy, psnr or accuracy.
+    trained on. The score is that of the kind of its first task: miou, rmse, angle, cross_entropy, psnr or accuracy.
     """
     from chiasm.models import head_of
     from chiasm.training.recipes.head import HeadConfig, HeadRecipe
@@ -295,11 +305,13 @@ def evaluate_head(terminal: Terminal, store: Path, head: Path, labels: Path, rea
         chosen = set(pipeline.keys(reading.where))
         items = [item for item in items_of(pictures, labels, network.tasks[0]) if item.key in chosen]
         stored = stored_for(network, PipelineReader(pipeline, network.margin is not None), pipeline.space, items)
+        stored = replace(stored, limit=0, metres_per_unit=metres_per_unit)  # each is read once, so nothing is held
         recipe = HeadRecipe(HeadConfig(), stored, stored, network)
         scores = recipe.evaluate(recipe.modules(), head, 0)
-    terminal.event("summary", {"head": head, "pictures": len(items), "scores": scores})
+    task = network.tasks[0].name
+    terminal.event("summary", {"head": head, "task": task, "pictures": len(items), "scores": scores})
     told = ", ".join(f"{name} {value:g}" for name, value in scores.items())
-    terminal.show(f"{head}: {told or 'no label'} on {len(items)} pictures")
+    terminal.show(f"{head}, {task}: {told or 'no label'} on {len(items)} pictures")
 
 
 def _written(terminal: Terminal, out: Path, files: Sequence[Path], pictures: int) -> None:

@@ -11,6 +11,8 @@ pixel, and the centre of pixel i lies at i + 0.5.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -75,40 +77,65 @@ def apply(pixels: Tensor, view: View) -> Tensor:
     return seen.clamp_(0, 1).reshape(*pixels.shape[:-2], *view.size)
 
 
-def centres(view: View, size: Size, shape: Size, stride: float | None = None) -> tuple[Tensor, Tensor]:
-    """Where the centres of a picture's pixels lie in a map: fractional indices of rows (H) and of columns (W).
+@dataclass(frozen=True)
+class Axis:
+    """Where the pixels of one axis lie between elements: the ones before and after, and the share of the latter."""
 
-    size: of the picture. shape: height and width of the map. stride: pixels of the view from one element to the next;
-    None: the view's size over the map's. Element 0 is index 0.0. Elements stand around the middle of the view, so that
-    a convolution which rounds its size up (260 pixels to 9 elements at stride 32) is met where it looked.
+    before: Tensor
+    after: Tensor
+    share: Tensor
+
+    def part(self, start: int, stop: int) -> Axis:
+        return Axis(self.before[start:stop], self.after[start:stop], self.share[start:stop])
+
+    def between(self, maps: Tensor, dim: int) -> Tensor:
+        """Maps ... h w at the pixels of this axis, dim -2 or -1: linear between elements, constant beyond them."""
+        share = self.share if dim == -1 else self.share[:, None]
+        return torch.lerp(maps.index_select(dim, self.before), maps.index_select(dim, self.after), share)
+
+
+def axes(view: View, size: Size, maps: Tensor, stride: float) -> tuple[Axis, Axis]:
+    """Where the centres of a picture's pixels lie in maps ... h w: rows (H) and columns (W), on the maps' device.
+
+    size: of the picture. stride: pixels of the view per element. Element i stands for the pixels from i * stride to
+    (i + 1) * stride of the view, also where a convolution has rounded its size up or down (260 pixels to 9 or 8
+    elements at stride 32): so labels were laid on what a head learnt from, whole or cut into windows.
     """
     rows, columns = (
-        _along(view.size[axis], view.scale[axis], view.offset[axis], size[axis], shape[axis], stride) for axis in (0, 1)
+        _axis(view.scale[axis], view.offset[axis], size[axis], maps.shape[axis - 2], stride) for axis in (0, 1)
     )
-    return rows, columns
+    return _placed(rows, maps), _placed(columns, maps)
 
 
-def _along(edge: int, scale: float, offset: float, pixels: int, elements: int, stride: float | None) -> Tensor:
-    step = edge / elements if stride is None else stride
+def _axis(scale: float, offset: float, pixels: int, elements: int, stride: float) -> Axis:
     seen = scale * (torch.arange(pixels, dtype=torch.float64) + 0.5) + offset  # places in the encoder's input
-    return (seen - edge / 2) / step + (elements - 1) / 2
+    place = (seen / stride - 0.5).clamp(0, elements - 1)  # centres of elements lie at + 0.5 too
+    before = place.floor().long()
+    return Axis(before, (before + 1).clamp_max(elements - 1), place - before)
 
 
-def raised(maps: Tensor, view: View, size: Size, stride: float | None = None) -> Tensor:
+def _placed(axis: Axis, maps: Tensor) -> Axis:
+    return Axis(axis.before.to(maps.device), axis.after.to(maps.device), axis.share.to(maps))
+
+
+def raised(maps: Tensor, view: View, size: Size, stride: float) -> Tensor:
     """Maps B C h w to the pixels of the picture, B C H W: bilinear between elements, the outer ones repeated.
 
-    The arguments are those of `centres`. A map of the picture's own size comes back as it is.
+    The arguments are those of `axes`. A map of the picture's own size comes back as it is.
     """
-    rows, columns = centres(view, size, (int(maps.shape[-2]), int(maps.shape[-1])), stride)
-    return _interpolated(_interpolated(maps, rows, -2), columns, -1)
+    covered = [n * stride for n in maps.shape[-2:]]
+    seen = [n * scale for n, scale in zip(size, view.scale, strict=True)]
+    if covered == list(view.size) == seen and not any(view.offset):
+        return F.interpolate(maps, size, mode="bilinear", align_corners=False)  # the same numbers, faster
+    rows, columns = axes(view, size, maps, stride)
+    return rows.between(columns.between(maps, -1), -2)
 
 
-def _interpolated(maps: Tensor, places: Tensor, axis: int) -> Tensor:
-    """Values at fractional indices along one axis, linear; beyond the ends, those of the ends."""
-    last = maps.shape[axis] - 1
-    places = places.clamp(0, last)
-    below = places.floor().long()
-    share = (places - below).to(maps)
-    low, high = below.to(maps.device), (below + 1).clamp(max=last).to(maps.device)
-    share = share.reshape([-1, 1] if axis == -2 else [-1])
-    return torch.lerp(maps.index_select(axis, low), maps.index_select(axis, high), share)
+def stride_of(size: Sequence[int], maps: Iterable[tuple[int, Sequence[int]]], seen: Size) -> float:
+    """Pixels of the encoder's input per element of an answer: the stride of the map that it has the size of.
+
+    size: height and width of the answer. maps: stride, and height and width, of each map that was read. seen: size of
+    the encoder's input, which is divided where no map has the answer's size.
+    """
+    strides = [stride for stride, other in maps if tuple(other) == tuple(size)]
+    return min(strides) if strides else seen[0] / size[0]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from chiasm.contracts import Features, Head, Record, Space, TaskSpec, View
 from chiasm.errors import ConfigError, ModelError
+from chiasm.features.views import stride_of
 from chiasm.features.working import working_factor
 from chiasm.flow.draw import Redraw
 from chiasm.flow.read import Reader
@@ -91,18 +92,21 @@ class Predictor:
             (spec,) = specs
             picture = drawn(opened, lambda features: run(features)[spec.name], head.reads, head.margin)
             return {spec.name: Answer(spec, picture.permute(1, 2, 0).contiguous().numpy())}
+        read = {name: opened.packet.levels[name].shape for name in head.reads if name in opened.packet.levels}
         if head.margin is not None:
             maps, view = self._by_tiles(opened, head, run)
         elif self._is_redrawn(head.reads, None, size, stored):
             assert self.redraw is not None
             features, view = at_working_size(opened, self.redraw)
+            read = {name: tuple(x.shape[1:]) for name, x in features.items()}
             maps = run(features)
         else:
             view = view_of(opened, head.reads)
             maps = run(opened.whole(head.reads))
-        found = {spec.name: maps[spec.name] for spec in specs}
-        strides = {name: self._stride(x, head.reads, view) for name, x in found.items()}
-        return {spec.name: answer_of(spec, found[spec.name], size, strides[spec.name], view) for spec in specs}
+        lie = [(self.space.level(name).stride, shape[1:]) for name, shape in read.items() if len(shape) == 3]
+        found = {spec: maps[spec.name] for spec in specs}
+        strides = {spec: stride_of(x.shape[-2:], lie, view.size) for spec, x in found.items()}
+        return {spec.name: answer_of(spec, x, size, strides[spec], view) for spec, x in found.items()}
 
     def _by_tiles(
         self, opened: PacketReader, head: Head, run: Callable[[Features], Mapping[str, Tensor]]
@@ -119,18 +123,6 @@ class Predictor:
                     whole[name] = torch.empty(1, x.shape[1], view.size[0] // stride, view.size[1] // stride)
                 whole[name][..., *tile.at(stride)] = x[..., *tile.within(outer).at(stride)].cpu()
         return whole, view
-
-    def _stride(self, answer: Tensor, reads: Sequence[str], view: View) -> float:
-        """Pixels of the encoder's input per element of an answer: those of the level that it has the shape of.
-
-        A convolution may round its size up: the labels of training lay on whole strides, so answers do too.
-        """
-        if answer.ndim == 2:
-            return 1.0
-        for level in (self.space.level(name) for name in reads):
-            if level.stride and -(-view.size[0] // level.stride) == answer.shape[-2]:
-                return level.stride
-        return view.size[0] / answer.shape[-2]
 
 
 def check_heads(heads: Sequence[tuple[Head, str]], space: str) -> list[str]:

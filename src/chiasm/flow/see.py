@@ -43,7 +43,8 @@ class Eye:
 
     def id(self, kind: Kind) -> str:
         """Provenance of what this gives for pictures of a kind: encoder, weights, preprocessing, view, precision."""
-        return f"{self.encoders[kind].id}/{self.runtime.tag}"
+        encoder = self.encoders[kind]
+        return f"{encoder.id}/{encoder.precision or self.runtime.tag}"
 
     def refusal(self, picture: Shot) -> ImageError | None:
         """Why this picture cannot be encoded, if it cannot."""

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from chiasm.contracts import Size, TaskSpec, View
 from chiasm.errors import ShapeError
+from chiasm.features.views import Axis, axes
 from chiasm.geometry.pinhole import CANONICAL_FOCAL
 from chiasm.heads.kinds import KINDS, largest
 
@@ -38,43 +39,30 @@ class Answer:
     view: float | None = None
 
 
-@dataclass(frozen=True)
-class Axis:
-    """Where the pixels of one axis lie between elements: the ones before and after, and the share of the latter."""
-
-    before: Tensor
-    after: Tensor
-    share: Tensor
-
-    def part(self, start: int, stop: int) -> Axis:
-        return Axis(self.before[start:stop], self.after[start:stop], self.share[start:stop])
-
-
 @torch.inference_mode()
 def answer_of(task: TaskSpec, found: Tensor, size: Size, stride: float, view: View) -> Answer:
     """A head's answer for one picture, 1 C h w (or 1 C), raised bilinearly to H x W.
 
     size: H and W of the picture. stride: pixels of the encoder's input per element of `found`. view: where the picture
-    lies in that input. Places that the encoder did not see get the nearest value.
-    Raises ShapeError when `found` does not cover what the encoder saw of the picture.
+    lies in that input. Places that the encoder did not see get the nearest value, as do those beyond the last element
+    of a convolution that rounds its size down. Raises ShapeError when more than one element is missing.
     """
     rule = KINDS[task.kind]
     if found.ndim == 2:
         return Answer(task, rule.values(found[0].float()).cpu().numpy())
-    for axis in (0, 1):
-        end = min(view.size[axis], size[axis] * view.scale[axis] + view.offset[axis])
-        if found.shape[axis - 2] * stride < end - 0.5:
-            raise ShapeError(
-                f"{task.name}: {tuple(found.shape)} at stride {stride:g} does not cover {size[0]} x {size[1]} pixels"
-            )
+    if any(have < edge // stride - 1 for have, edge in zip(found.shape[-2:], view.size, strict=True)):
+        raise ShapeError(
+            f"{task.name}: {tuple(found.shape)} at stride {stride:g} does not cover the {view.size[0]} x "
+            f"{view.size[1]} pixels that the encoder saw; give the whole answer"
+        )
     x = found[0].float()  # C h w
-    rows, columns = (_axis(n, x.shape[axis - 2], stride, view, axis, x.device) for axis, n in enumerate(size))
+    rows, columns = axes(view, size, x, stride)
     if rule.values is largest:
         return Answer(task, _ids(x, rows, columns).cpu().numpy())
-    whole = _between(x, columns, -1)  # columns once, on the coarse rows
+    whole = columns.between(x, -1)  # columns once, on the coarse rows
     step = max(1, (STRIP << 10) // size[1])
     parts = [rows.part(top, top + step) for top in range(0, size[0], step)]
-    strips = [_array(rule.values(_between(whole, part, -2))) for part in parts]
+    strips = [_array(rule.values(part.between(whole, -2))) for part in parts]
     return Answer(task, np.concatenate(strips))
 
 
@@ -87,20 +75,6 @@ def in_metres(answer: Answer, focal: float, view: float) -> Answer:
         return answer
     metres = answer.values * np.float32(focal / CANONICAL_FOCAL)
     return Answer(replace(answer.task, unit="metre"), metres, view)
-
-
-def _axis(pixels: int, count: int, stride: float, view: View, axis: int, device: torch.device) -> Axis:
-    """Centres of pixels and elements lie at +0.5, as in `interpolate` without aligned corners."""
-    centres = torch.arange(pixels, device=device) + 0.5
-    place = ((view.scale[axis] * centres + view.offset[axis]) / stride - 0.5).clamp(0, count - 1)
-    before = place.floor().long()
-    return Axis(before, (before + 1).clamp_max(count - 1), place - before)
-
-
-def _between(x: Tensor, axis: Axis, dim: int) -> Tensor:
-    """Linear between the elements of one dimension, constant beyond the last ones."""
-    share = axis.share if dim == -1 else axis.share[:, None]
-    return torch.lerp(x.index_select(dim, axis.before), x.index_select(dim, axis.after), share)
 
 
 def _array(values: Tensor) -> np.ndarray:

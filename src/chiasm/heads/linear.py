@@ -12,11 +12,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from chiasm.contracts import Features, Level, Space, TaskSpec
+from chiasm.contracts import Features, Level, Space, TaskSpec, View
 from chiasm.errors import ShapeError
+from chiasm.features import views
 from chiasm.heads.kinds import KINDS
 from chiasm.heads.trunk import convolution
 
@@ -60,14 +60,14 @@ class LinearHead(nn.Module):
     def __init__(self, spec: Space, tasks: Sequence[TaskSpec], reads: Sequence[str]) -> None:
         super().__init__()
         self.space, self.tasks, self.reads = spec.name, tuple(tasks), tuple(reads)
-        levels = map_levels(spec, reads)
+        levels = self.levels = map_levels(spec, reads)
         self.margin = 0 if len(levels) == 1 else 2 * max(level.stride for level in levels)
         channels = sum(level.channels for level in levels)
         self.standard = Standard(channels)
         self.last = nn.ModuleList(nn.Conv2d(channels, task.channels, 1) for task in self.tasks)
 
     def joined(self, features: Features) -> Tensor:
-        return joined_maps(features, self.reads)
+        return joined_maps(features, self.levels)
 
     def forward(self, features: Features) -> dict[str, Tensor]:
         """Maps B C h w of the levels it reads to task -> B C h w at the finest. Raises ShapeError without a level."""
@@ -80,7 +80,7 @@ class ConvHead(nn.Module):
     def __init__(self, spec: Space, tasks: Sequence[TaskSpec], reads: Sequence[str], width: int = 64) -> None:
         super().__init__()
         self.space, self.tasks, self.reads = spec.name, tuple(tasks), tuple(reads)
-        levels = map_levels(spec, reads)
+        levels = self.levels = map_levels(spec, reads)
         coarsest, finest = (pick(level.stride for level in levels) for pick in (max, min))
         self.margin = 2 * finest + (0 if len(levels) == 1 else 2 * coarsest)
         self.standard = Standard(sum(level.channels for level in levels))
@@ -90,7 +90,7 @@ class ConvHead(nn.Module):
         self.last = nn.ModuleList(nn.Conv2d(width, task.channels, 1) for task in self.tasks)
 
     def joined(self, features: Features) -> Tensor:
-        return joined_maps(features, self.reads)
+        return joined_maps(features, self.levels)
 
     def forward(self, features: Features) -> dict[str, Tensor]:
         """Maps B C h w of the levels it reads to task -> B C h w at the finest. Raises ShapeError without a level."""
@@ -152,13 +152,15 @@ def taken(features: Features, reads: Sequence[str]) -> Mapping[str, Tensor]:
     return {name: features[name] for name in reads}
 
 
-def joined_maps(features: Features, reads: Sequence[str]) -> Tensor:
-    """Maps of several strides as one, bilinear, at the size of the finest: B C h w."""
-    maps = list(taken(features, reads).values())
-    size = max((x.shape[-2], x.shape[-1]) for x in maps)
-    raised = [x.float() if x.shape[-2:] == size else _raised(x.float(), size) for x in maps]
-    return torch.cat(raised, dim=1)
+def joined_maps(features: Features, levels: Sequence[Level]) -> Tensor:
+    """Maps of several strides as one, bilinear, at the places of the finest: B C h w.
 
-
-def _raised(x: Tensor, size: tuple[int, int]) -> Tensor:
-    return F.interpolate(x, size, mode="bilinear", align_corners=False)
+    They lie on whole strides from the upper left corner, as `features.views` says, whatever a convolution rounded: so a
+    place sees the same in a window as in the whole.
+    """
+    maps = taken(features, [level.name for level in levels])
+    finest = min(levels, key=lambda level: level.stride)
+    size, step = (maps[finest.name].shape[-2], maps[finest.name].shape[-1]), finest.stride
+    places = View((size[0] * step, size[1] * step), (step, step))
+    pairs = zip([level.stride for level in levels], maps.values(), strict=True)
+    return torch.cat([x.float() if n == step else views.raised(x.float(), places, size, n) for n, x in pairs], dim=1)

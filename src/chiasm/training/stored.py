@@ -145,9 +145,7 @@ class Stored:
         if not strides:
             return whole, target, valid
         maps = {name: whole[name] for name in strides}
-        first, stride = next(iter(strides.items()))
-        height, width = (n * stride for n in maps[first].shape[-2:])
-        grown = max(height, size[0]), max(width, size[1])
+        grown = self._grown(maps, [size, target.shape[-2:]] if target.ndim == 4 else [size])
         maps = {name: pad(x, (grown[0] // strides[name], grown[1] // strides[name])) for name, x in maps.items()}
         top, left = (int(share * ((have - want) // unit + 1)) * unit
                      for share, have, want in zip((down, right), grown, size, strict=True))  # fmt: skip
@@ -160,6 +158,15 @@ class Stored:
             if target.ndim == 4:
                 target, valid = mirrored(self.task.kind, target), valid.flip(-1)
         return {**whole, **maps}, target, valid
+
+    def _grown(self, maps: Features, sizes: Sequence[Sequence[int]]) -> Size:
+        """The smallest size in pixels that holds all maps and `sizes`: whole strides of every map.
+
+        A network may round its maps up or down, each level by itself.
+        """
+        ends = [[n * self.strides[name] for n in x.shape[-2:]] for name, x in maps.items()]
+        height, width = (max(sides) for sides in zip(*ends, *sizes, strict=True))
+        return padded((height, width), self.grid)
 
 
 def batch_of(parts: Sequence[tuple[Features, Tensor, Tensor]], task: TaskSpec) -> tuple[Features, Batch]:

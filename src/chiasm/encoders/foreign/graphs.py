@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from chiasm.contracts import Level, Size
-from chiasm.encoders.foreign.network import Preprocessing, chosen, plain_name
+from chiasm.encoders.foreign.network import Preprocessing, chosen, even_stride, plain_name
 from chiasm.errors import ConfigError, ModelError
 from chiasm.features import tokens
 
@@ -45,8 +45,8 @@ class Part:
         if x.ndim == 4:
             channels, height = (shape[3], shape[1]) if channels_last else (shape[1], shape[2])
             width = shape[2] if channels_last else shape[3]
-            stride = 0 if height * width == 1 else round(size[0] / height)
-            if not stride or round(size[1] / width) == stride:
+            stride = 0 if height * width == 1 else even_stride((height, width), size)
+            if stride is not None:
                 return Part(tensor, level, 4, channels, stride, 0, channels_last)
         if x.ndim == 2:
             return Part(tensor, level, 2, shape[1], 0, 0, channels_last)
@@ -120,6 +120,7 @@ def preprocessing_beside(file: Path, default: Preprocessing) -> Preprocessing:
 
 
 _KEYS = ("mean", "std", "order")
+PRECISION = "graph"  # numbers are as wide as the file says, and the digest of the file is in the id
 LONGEST = 48  # letters of a tensor's name in that of its level, before _registers
 
 

@@ -19,6 +19,7 @@ from chiasm.contracts import Features, Kind, Level, Size, Space, Triple
 from chiasm.errors import ConfigError, MissingExtraError, ModelError, ShapeError, nearest
 from chiasm.features import views
 
+PRECISIONS = {torch.bfloat16: "bf16", torch.float16: "fp16"}  # that a network can be asked to run in
 LONGEST_NAME = 63  # bytes of the name of a space or level, which becomes part of file names
 
 Run = Callable[[Tensor], dict[str, Tensor]]
@@ -61,7 +62,8 @@ class Opened:
     name: as it was asked for. digest: hex digest of its weights. levels: those that `run` gives. grid: pixels that
     native views are padded to, of the whole network, whichever levels are asked for. multiple: pixels that height and
     width must be multiples of, 1 where any size will do. run: normalised B 3 H W to levels. view: the size it was
-    trained at. fixed: the only height and width that it reads, or None.
+    trained at. fixed: the only height and width that it reads, or None. precision: a word for that of a graph, which
+    computes as it was written; "" for torch's networks, which compute as they are run.
     """
 
     name: str
@@ -73,12 +75,14 @@ class Opened:
     preprocessing: Preprocessing
     view: str
     fixed: Size | None = None
+    precision: str = ""
 
 
 class ForeignEncoder:
     """A public network as an encoder: B 3 H W in [0, 1] to the levels of its space, float32.
 
-    The whole picture can change every feature (margin None). It says nothing of precision in `id`: who runs it does.
+    The whole picture can change every feature (margin None). precision: that of a graph, or the dtype that was asked
+    for; "": of whoever runs it.
     """
 
     accepts: Kind = "rgb"
@@ -90,6 +94,7 @@ class ForeignEncoder:
         self.space = Space(space_name(opened.name, opened.digest), opened.levels, opened.grid)
         self.id = f"{opened.name}@{opened.digest[:12]}/{opened.preprocessing.tag}/{self.view}"
         self._opened, self._device, self._dtype = opened, device, dtype
+        self.precision = opened.precision or (PRECISIONS.get(dtype, "") if dtype else "")
 
     def __call__(self, pixels: Tensor, condition: Tensor | None = None) -> Features:
         """Features of a batch. condition is not read. Raises ShapeError for a size that the network cannot take."""
@@ -104,7 +109,7 @@ class ForeignEncoder:
                 f"pixels: {opened.name} reads heights and widths in multiples of {opened.multiple}, got {size[0]} x "
                 f"{size[1]}; fit the picture with chiasm.features.views"
             )
-        reduced = self._dtype is not None and self._dtype != torch.float32
+        reduced = self._dtype in PRECISIONS
         with torch.no_grad(), torch.autocast(self._device.type, self._dtype) if reduced else nullcontext():
             x = opened.preprocessing(pixels.float())
             try:
@@ -172,12 +177,24 @@ def unfit_torchvision(library: str, error: Exception) -> MissingExtraError:
 
 def stride_of(x: Tensor, size: Size) -> int | None:
     """Pixels per place of a map B C h w of an input of `size`; 0 of a vector; None where places lie unevenly."""
-    if x.ndim == 2:
-        return 0
-    height, width = x.shape[-2:]
-    stride = round(size[0] / height)
-    even = all(abs(edge // stride - places) <= 1 for edge, places in ((size[0], height), (size[1], width)))
-    return stride if stride and even else None
+    return 0 if x.ndim == 2 else even_stride((int(x.shape[-2]), int(x.shape[-1])), size)
+
+
+def even_stride(places: Size, size: Size) -> int | None:
+    """Pixels per place where a map has `places` of an input of `size`, of which a convolution may miss or add one.
+
+    A power of two where it does not divide: 9 places of 260 pixels are 32 apart and not 29, and strides of one network
+    must fit into each other. None where places lie unevenly.
+    """
+    exact, rest = divmod(size[0], places[0])
+    if not rest and exact * places[1] == size[1]:
+        return exact
+    wanted = size[0] / places[0]
+    powers = sorted((1 << exponent for exponent in range(12)), key=lambda power: abs(power - wanted))
+    for stride in (*powers, round(wanted)):
+        if stride and all(abs(edge // stride - count) <= 1 for edge, count in zip(size, places, strict=True)):
+            return stride
+    return None
 
 
 def chosen(asked: Sequence[str] | None, default: Iterable[str], known: Sequence[str], name: str) -> tuple[str, ...]:

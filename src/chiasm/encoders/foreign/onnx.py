@@ -16,7 +16,7 @@ from torch import Tensor
 from chiasm.contracts import Size
 from chiasm.encoders import catalogue
 from chiasm.encoders.foreign import graphs
-from chiasm.encoders.foreign.network import Opened, Preprocessing, first_words
+from chiasm.encoders.foreign.network import KNOWN, Opened, first_words
 from chiasm.errors import MissingExtraError, ModelError
 
 DYNAMIC = 224  # pixels at which a graph of any size is tried, and which its default view is
@@ -36,12 +36,17 @@ def open_onnx(file: Path, layers: Sequence[str] | None, device: torch.device) ->
     names = graphs.tensors(layers, outputs, inner, name)
     run = Running(_session(file, model, names, device), names, _input(inputs, name), device)
     size = run.fixed or (DYNAMIC, DYNAMIC)
-    found = run.tensors(torch.zeros(1, 3, *size, device=device))
+    try:
+        found = run.tensors(torch.zeros(1, 3, *size, device=device))
+    except RuntimeError as error:
+        raise ModelError(
+            f"{name} does not run on one picture of {size[0]} x {size[1]} pixels ({error}); export it for batches of "
+            "any size, or of one, and with height and width both free or both fixed"
+        ) from error
     run.parts = graphs.parts_of(found, size, run.channels_last, name)
     levels = tuple(level for part in run.parts for level in part.levels)
     grid = max([level.stride for level in levels] + [1])
-    bytes_in = run.dtype == torch.uint8
-    default = Preprocessing((0.0,) * 3, (1 / 255,) * 3) if bytes_in else Preprocessing()
+    default = KNOWN["unit" if run.dtype == torch.uint8 else "imagenet"]
     return Opened(
         name=name,
         digest=graphs.file_digest([file, *external]),
@@ -52,6 +57,7 @@ def open_onnx(file: Path, layers: Sequence[str] | None, device: torch.device) ->
         preprocessing=graphs.preprocessing_beside(file, default),
         view=f"square:{size[0]}",
         fixed=run.fixed,
+        precision=graphs.PRECISION,
     )
 
 
@@ -129,11 +135,14 @@ class Running:
         self.parts: list[graphs.Part] = []
 
     def tensors(self, x: Tensor) -> dict[str, Tensor]:
-        """The named tensors, float32, of a batch that the graph takes at once."""
+        """The named tensors, float32, of a batch that the graph takes at once. Raises RuntimeError for another size."""
         pixels = x.permute(0, 2, 3, 1) if self.channels_last else x
         if self.dtype == torch.uint8:
-            pixels = pixels.round().clamp(0, 255)
-        found = self.session.run(self.names, {self.input: graphs.numpy_of(pixels.to(self.dtype))})
+            pixels = (pixels * 255).round().clamp(0, 255)
+        try:
+            found = self.session.run(self.names, {self.input: graphs.numpy_of(pixels.to(self.dtype))})
+        except Exception as error:  # its errors have no base of their own
+            raise RuntimeError(first_words(error)) from error
         return {
             name: torch.from_numpy(value).float().to(self.device) for name, value in zip(self.names, found, strict=True)
         }

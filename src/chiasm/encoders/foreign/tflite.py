@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,7 @@ def open_tflite(file: Path, layers: Sequence[str] | None) -> Opened:
         preprocessing=graphs.preprocessing_beside(file, KNOWN["unit" if run.takes_bytes else "half"]),
         view=f"square:{run.size[0]}",
         fixed=run.size,
+        precision=graphs.PRECISION,
     )
 
 
@@ -92,6 +94,7 @@ class Running:
                 f"{source} reads {len(details)} inputs, first {shape}; expected one picture 1 H W 3, convert it so"
             )
         self.given = details[0]
+        self.lock = Lock()  # an interpreter holds the picture that it computes
         self.size: Size = (shape[1], shape[2])
         by_name = {str(item["name"]): item for item in interpreter.get_tensor_details()}
         by_name |= {str(item["name"]): item for item in interpreter.get_output_details()}
@@ -109,9 +112,10 @@ class Running:
         kind = np.dtype(self.given["dtype"])
         if self.takes_bytes:
             pixels = np.clip(np.rint(pixels * 255), 0, 255) + np.iinfo(kind).min
-        self.interpreter.set_tensor(self.given["index"], pixels.astype(kind))
-        self.interpreter.invoke()
-        return {name: self._numbers(item) for name, item in self.details.items()}
+        with self.lock:
+            self.interpreter.set_tensor(self.given["index"], pixels.astype(kind))
+            self.interpreter.invoke()
+            return {name: self._numbers(item) for name, item in self.details.items()}
 
     def _numbers(self, item: Any) -> Tensor:
         found = torch.from_numpy(np.array(self.interpreter.get_tensor(item["index"]))).float()

@@ -20,12 +20,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from chiasm.config import Amount, Count, Positive, Range, Share
-from chiasm.contracts import AnswerKind, Size, Space, TaskSpec
+from chiasm.contracts import AnswerKind, Features, Size, Space, TaskSpec, View
 from chiasm.datasets.folders import rows
 from chiasm.datasets.labels import METRES_PER_UNIT
 from chiasm.datasets.pictures import held_out
 from chiasm.errors import ConfigError
 from chiasm.evaluation.meters.metrics import confusion, mean_iou
+from chiasm.features import views
 from chiasm.heads.classify import ClassifyHead
 from chiasm.heads.denoise import DenoiseHead
 from chiasm.heads.dense import DenseHead
@@ -265,7 +266,7 @@ class HeadRecipe:
             features, target, valid = self.held[index]
             answer = module({name: x.float().to(device) for name, x in features.items()})[task.name].float().cpu()
             if not rule.whole:
-                answer = F.interpolate(answer, target.shape[-2:], mode="bilinear", align_corners=False)
+                answer = self._raised(answer, features, (target.shape[-2], target.shape[-1]))
             if rule.meter == "overlap":
                 ids = torch.where(valid, target, -1)[0, 0]
                 counts += confusion(answer.argmax(1)[0], ids, task.channels, -1)
@@ -274,6 +275,11 @@ class HeadRecipe:
         if rule.meter == "overlap":
             return {rule.score: round(mean_iou(counts), 4)} if counts.any() else {}
         return {rule.score: round(sum(values) / len(values), 4)} if values else {}
+
+    def _raised(self, answer: Tensor, features: Features, size: Size) -> Tensor:
+        """An answer for every place at the pixels of the encoder's input, where `predict` would lay it."""
+        maps = [(stride, features[name].shape[-2:]) for name, stride in self.held.strides.items()]
+        return views.raised(answer, View(size), size, views.stride_of(answer.shape[-2:], maps, size))
 
 
 def _angle(answer: Tensor, target: Tensor, valid: Tensor) -> float:
