@@ -7,6 +7,7 @@ import io
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,9 +20,11 @@ from chiasm.cli import options
 from chiasm.cli.group import SOME_FAILED
 from chiasm.cli.outputs import file_names
 from chiasm.cli.terminal import Terminal
-from chiasm.errors import ChiasmError
+from chiasm.errors import ChiasmError, StoreError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from chiasm.cli.sheets import ContactSheet, Row
     from chiasm.flow.pipeline import Pipeline
     from chiasm.flow.threads import Threads
@@ -162,8 +165,14 @@ class _Job:
             self._write(done, f"{name}.npz", _packed(answers))
         maps = [answer for answer in answers if answer.values.ndim > 1]
         if shown and maps:
-            done.row = sheet_row(self.pipeline.thumbnail(key), maps)
+            done.row = sheet_row(self._thumbnail(key), maps)
         return done
+
+    def _thumbnail(self, key: str) -> np.ndarray | None:
+        """The picture small; None where no head draws its space, or what that reads is not stored of it."""
+        with suppress(StoreError):
+            return self.pipeline.thumbnail(key)
+        return None
 
     def _write(self, done: _Done, name: str, data: bytes) -> None:
         durable.write(self.out / name, data)
