@@ -57,7 +57,8 @@ def test_one_picture_one_file_no_store(call, photos, tmp_path):
     assert {(level["codec"], level["quality"]) for level in facts["levels"].values()} == {("transform", 5)}
     assert (facts["height"], facts["width"]) == (48, 64)
     assert facts["bits_per_pixel"] == pytest.approx(8 * packet.stat().st_size / (48 * 64))
-    assert "detail" in call("inspect", packet).out
+    first = [line.split()[0] for line in call("inspect", packet).out.splitlines()]
+    assert first.count("context") == first.count("detail") == 1  # a line each
     said = call("unpack", packet, "-o", drawn, "--json")
     assert (said.code, said.summary["height"], said.summary["width"]) == (0, 48, 64)
     assert np.abs(pixels(drawn) - pixels(photos / "beach.png")).mean() < 8
