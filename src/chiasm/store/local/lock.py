@@ -34,7 +34,7 @@ class WriterLock:
                 os.close(self._handle)
                 raise StoreError(
                     f"{root}: process {holder if holder.isdigit() else 'unknown'} is writing to this store; "
-                    "wait for its end, or open with mode 'r'"
+                    "wait for its end (--wait SECONDS), or open with mode 'r'"
                 )
             time.sleep(PAUSE)
         os.ftruncate(self._handle, 0)
