@@ -164,13 +164,15 @@ class Model:
         if colon:
             way = nearest(library + colon, [f"{name}:" for name in FOREIGN])
             raise ModelError(f"no library called {library!r}, as {self.name!r} asks for; {way}")
-        if not entry(self.name).encodes:
-            known = ", ".join(item.name for item in ENTRIES.values() if item.encodes)
-            raise ModelError(f"{self.name!r} is no encoder, but {entry(self.name).role}; encoders are {known}")
+        known = [item.name for item in ENTRIES.values() if item.encodes]
+        libraries = ", ".join(f"{name}:NAME" for name in FOREIGN)
+        if self.name not in known:
+            what = f"{self.name!r} is {ENTRIES[self.name].role}" if self.name in ENTRIES else f"found no {self.name!r}"
+            raise ModelError(f"expected an encoder, {what}; {nearest(self.name, known)} (or {libraries})")
         if self.weights is not None or self.layers or self.view:
             raise ModelError(
                 f"{self.name!r} travels with its weights and has one view; --weights, --layers and --view are for "
-                f"{', '.join(f'{library}:NAME' for library in FOREIGN)}"
+                f"{libraries}"
             )
 
     def _foreign(self, device: torch.device) -> Encoder:

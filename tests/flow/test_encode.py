@@ -189,9 +189,10 @@ def test_an_encoder_of_mosaics_alone_says_that_it_reads_no_photograph(store, sav
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("denoise", "'denoise' is no encoder, but head: the picture without its noise; encoders are ns-rgb, ns-raw"),
-        ("transform@ns-1", "is no encoder"),
+        ("denoise", "expected an encoder, 'denoise' is head: the picture without its noise; there are ns-raw, ns-rgb"),
+        ("transform@ns-1", "expected an encoder, 'transform@ns-1' is tables"),
         ("ns-rbg", "did you mean 'ns-rgb'"),
+        ("resnet50", r"found no 'resnet50'; .*\(or timm:NAME, hf:NAME"),
         ("onnx:nowhere.onnx", "nowhere.onnx"),
     ],
 )

@@ -155,6 +155,16 @@ def test_asking_to_store_detail_brings_the_context_it_is_coded_on(writer, save):
     assert min(summary.level_bytes.values()) > 0
 
 
+def test_no_level_and_no_such_space_are_said_at_once(writer, save):
+    path = save("beach.png")
+    writer.encode([path], workers=0)
+    for verb in (writer.features, writer.reconstruct):
+        with pytest.raises(ShapeError, match="expected a level or more of 'ns-1', got none; there are context, detail"):
+            verb(str(path), ())
+    with pytest.raises(StoreError, match="holds no space 'ns-2'; did you mean 'ns-1'"):
+        chiasm.open(writer.path, "ns-2")
+
+
 def test_an_unknown_level_or_picture_is_an_error_with_the_nearest(writer, save):
     path = save("beach.png")
     writer.encode([path], workers=0)

@@ -224,3 +224,12 @@ def one_picture(folder: Path, photo: np.ndarray) -> Path:
     path = folder / "one.png"
     Image.fromarray(photo).save(path)
     return path
+
+
+def test_an_empty_name_is_not_the_working_folder(tmp_path, monkeypatch):
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    monkeypatch.chdir(tmp_path)
+    for given in ("", ["a.png", ""]):
+        with pytest.raises(ConfigError, match=r"got an empty one; for this folder give \."):
+            gather(given)
+    assert len(gather(".").sources) == 1

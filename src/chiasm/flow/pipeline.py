@@ -22,7 +22,7 @@ from chiasm import store as stores
 from chiasm.codecs import packet as packets
 from chiasm.contracts import Features, Head, Packet, Record, Space, View
 from chiasm.encoders.pooled import PREFIX, Pooled
-from chiasm.errors import ModelError, ShapeError, StoreError
+from chiasm.errors import ModelError, StoreError
 from chiasm.flow.derive import Derivation, Derived
 from chiasm.flow.draw import Drawing, Redraw
 from chiasm.flow.encode import Ingest, Plan, Progress, Summary
@@ -105,6 +105,8 @@ class Pipeline:
                 _ = pipeline.eye  # what cannot be loaded makes no store
         if path is not None:
             _ = pipeline.store
+            if space:
+                _ = pipeline.space
         return pipeline
 
     @staticmethod
@@ -236,8 +238,6 @@ class Pipeline:
         for name in reversed(ordered):
             if name in asked and (above := codecs[name].parent(name)):
                 asked.add(above)
-        if not asked:
-            raise ShapeError(f"expected a level or more, got none; there are {', '.join(space.names)}")
         return tuple(name for name in space.names if name in asked), {name: every[name] for name in ordered}
 
     def features(self, key: str, levels: Sequence[str] | None = None) -> Features:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from chiasm import models
 from chiasm.contracts import Codec, Coded, Features, Packet, Record, Size, Space, Stored, View
-from chiasm.errors import ChiasmError, PacketError, StoreError, nearest
+from chiasm.errors import ChiasmError, PacketError, ShapeError, StoreError, nearest
 from chiasm.flow.tiles import PacketReader
 from chiasm.store import LanceStore
 
@@ -49,6 +49,9 @@ class Reader:
         key: a key, the first six or more digits of one, or the path of a source. Raises StoreError for an unknown
         picture, or a level that is not stored of it, ShapeError for a level that the space does not have.
         """
+        if levels is not None and not levels:
+            known = ", ".join(space.names)
+            raise ShapeError(f"expected a level or more of {space.name!r}, got none; there are {known}")
         names = list(space.names if levels is None else dict.fromkeys(space.level(name).name for name in levels))
         if levels is not None:  # parents that earlier pictures had: most often one look is enough
             names += [

@@ -112,7 +112,8 @@ def gather(
     File object: read from where it stands. A path that leads to nothing is kept, since its failure must be recorded.
 
     root: a folder; paths inside it get uris relative to it, others stay absolute. Raises ConfigError for a pattern
-    that nothing matches and for things of another type, ImageError for a file object or image that cannot be read.
+    that nothing matches, an empty name, and things of another type, ImageError for a file object or image that cannot
+    be read.
     """
     skipped: Counter[str] = Counter()
     sources: dict[str, Source] = {}
@@ -207,7 +208,9 @@ def _sources(item: Given, lists: BinaryIO | None, skipped: Counter[str]) -> Iter
 
 
 def _named(text: str, lists: BinaryIO | None, skipped: Counter[str]) -> Iterator[Source]:
-    """What one string means."""
+    """What one string means. An empty one, as of a variable that is not set, would be the working folder."""
+    if not text:
+        raise ConfigError("pictures: expected the name of a file or folder, got an empty one; for this folder give .")
     if text == "-":
         for name in _listed(lists or sys.stdin.buffer):
             yield from _named(name, None, skipped)
