@@ -1,8 +1,10 @@
 """What the spaces of several encoders are worth: one table, one command, everything read from one store.
 
-    python benchmarks/spaces.py --data DATA --encoder ns-rgb --encoder timm:tf_efficientnet_lite2=lite2.pth \
-        --encoder onnx:vit.onnx --encoder tflite:mobilenet_v2_1.0_224_quant.tflite --json spaces.json
+    python benchmarks/spaces.py --data DATA --encoder ns-rgb --encoder timm:tf_efficientnet_lite2=lite2.pth@,native \
+        --encoder hf:facebook/dinov2-small=vit.onnx@square:224,longest:518 \
+        --encoder tflite:mobilenet_v2_1.0_224_quant.tflite#MobilenetV2/expanded_conv_12/add --json spaces.json
 
+An encoder is NAME[#LAYER+LAYER][=WEIGHTS][@VIEW,VIEW]: the second view is that of CamVid's frames.
 DATA holds tiny-imagenet-train.zip (photographs of 200 classes in folders) and camvid/. Every encoder sees the same
 pictures; a fifth of the photographs, by the hash of their names, is only scored. k-NN and linear probe: see
 `chiasm.evaluation.protocols.vectors`, on each vector of a space, and on the means of its maps. CamVid: `chiasm train
@@ -19,16 +21,20 @@ import time
 import zipfile
 from pathlib import Path
 
-import numpy as np
-import torch
-from PIL import Image
+import torchvision_schemas
 
-from chiasm.cli import main as chiasm
-from chiasm.datasets.camvid import CLASSES, VOID
-from chiasm.evaluation.meters.metrics import confusion, mean_iou
-from chiasm.evaluation.protocols.vectors import score_vectors
-from chiasm.flow.pipeline import Pipeline
-from chiasm.models import Model, head_of
+torchvision_schemas.define()  # before torchmetrics, which imports torchvision where it is
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from PIL import Image  # noqa: E402
+
+from chiasm.cli import main as chiasm  # noqa: E402
+from chiasm.datasets.camvid import CLASSES, VOID  # noqa: E402
+from chiasm.evaluation.meters.metrics import confusion, mean_iou  # noqa: E402
+from chiasm.evaluation.protocols.vectors import score_vectors  # noqa: E402
+from chiasm.flow.pipeline import Pipeline  # noqa: E402
+from chiasm.models import Model, head_of  # noqa: E402
 
 HELD_OUT = 0.2
 
@@ -38,10 +44,14 @@ def share(name: str) -> float:
     return int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) / 2**32
 
 
-def model_of(text: str) -> Model:
-    """NAME or NAME=WEIGHTS."""
-    name, _, weights = text.partition("=")
-    return Model(name, Path(weights) if weights else None)
+def models_of(text: str) -> tuple[Model, Model]:
+    """An encoder for photographs and for frames, see above."""
+    rest, _, seen = text.partition("@")
+    rest, _, weights = rest.partition("=")
+    name, _, layers = rest.partition("#")
+    views = [*seen.split(","), ""] if "," in seen else [seen, seen]
+    both = [Model(name, Path(weights) if weights else None, tuple(filter(None, layers.split("+"))), v) for v in views]
+    return both[0], both[1]
 
 
 def photographs(data: Path, folder: Path, limit: int) -> list[Path]:
@@ -112,7 +122,7 @@ def semantics(model: Model, data: Path, work: Path, codec: str, steps: int) -> d
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--encoder", action="append", required=True, help="NAME or NAME=WEIGHTS; may be repeated")
+    parser.add_argument("--encoder", action="append", required=True, help="see above; may be repeated")
     parser.add_argument("--work", type=Path, default=Path("spaces-work"), help="folder for the stores")
     parser.add_argument("--limit", type=int, default=10_000, help="photographs")
     parser.add_argument("--steps", type=int, default=1500, help="of the linear heads")
@@ -123,11 +133,11 @@ def main() -> None:
     paths = photographs(options.data, options.work / "photographs", options.limit)
     table = {}
     for text in options.encoder:
-        model, started = model_of(text), time.monotonic()
+        (model, frames), started = models_of(text), time.monotonic()
         pipeline, speed = encoded(model, paths, options.work / "photographs.lance", options.codec)
         row = {"images/s": speed, "vectors": vectors(pipeline, paths)}
         pipeline.close()
-        row["camvid"] = semantics(model, options.data, options.work, options.codec, options.steps)
+        row["camvid"] = semantics(frames, options.data, options.work, options.codec, options.steps)
         table[pipeline.space.name] = row
         print(f"{pipeline.space.name} ({time.monotonic() - started:.0f} s): {json.dumps(row)}", flush=True)
     if options.json:

@@ -275,9 +275,9 @@ class Encoder(Protocol):
     """Pixels to features: B C H W in [0, 1], H and W multiples of `space.grid`; a function of its arguments.
 
     margin: pixels around a place that can change a feature there, a multiple of the grid; None: the whole picture can,
-    so it is never cut into tiles. view: how a picture is fitted: "native", "longest:518", "square:224".
-    id: weights, preprocessing and view in one word (provenance). precision: a word for that of its own, which whoever
-    runs it cannot change; "": as it is run. It is added to the id.
+    so it is never cut into tiles. view: how a picture is fitted: "native", "longest:518", "square:224". id: weights,
+    preprocessing and view in one word (provenance). precision: a word that is added to the id, where whoever runs it
+    cannot change that; else "". concurrent: whether several threads may call it at once.
     """
 
     @property
@@ -298,11 +298,15 @@ class Encoder(Protocol):
     @property
     def precision(self) -> str: ...
 
+    @property
+    def concurrent(self) -> bool: ...
+
     def __call__(self, pixels: Tensor, condition: Tensor | None = None) -> Features: ...
 
 
 class Deriver(Protocol):
-    """Stored levels of a space to further levels of a space, without pixels. reads: what it needs. id: provenance."""
+    """Stored levels of a space to further levels of a space, without pixels. reads: what it needs. id: of the
+    computation; the store keeps it with the encoder and codec of the levels that `sources` names."""
 
     @property
     def space(self) -> Space: ...  # of what it reads
@@ -315,6 +319,8 @@ class Deriver(Protocol):
 
     @property
     def id(self) -> str: ...
+
+    def sources(self, level: str) -> tuple[str, ...]: ...  # which of `reads` a level that it gives is computed from
 
     def __call__(self, features: Features) -> Features: ...
 
@@ -392,4 +398,3 @@ class Store(Protocol):
 
     def made(self, keys: Sequence[str], space: str) -> Mapping[str, Mapping[str, tuple[str, str]]]:
         """key -> level -> (encoder id, codec id), of the levels that are stored in `space`."""
-        ...

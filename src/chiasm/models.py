@@ -10,8 +10,9 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from importlib.resources import files
+from threading import Lock
 from typing import TYPE_CHECKING, TypeVar
 
 from chiasm.errors import LicenceError, ModelError, nearest
@@ -50,6 +51,11 @@ class Entry:
     accepts: Kind = "rgb"
     raw: str = ""
     tasks: tuple[str, ...] = ()
+
+    @property
+    def encodes(self) -> bool:
+        """Whether it is an encoder: an entry for mosaics, or one that names its partner for them."""
+        return self.accepts == "raw" or bool(self.raw)
 
     @property
     def data(self) -> bytes:
@@ -151,14 +157,16 @@ class Model:
         return not self.is_foreign and entry(self.name).accepts == "rgb"
 
     def check(self) -> None:
-        """Raise ModelError for an unknown entry, or for options that one does not take; nothing is loaded."""
+        """Raise ModelError for what is no encoder, or for options that an entry does not take; nothing is loaded."""
         if self.is_foreign:
             return
         library, colon, _ = self.name.partition(":")
         if colon:
             way = nearest(library + colon, [f"{name}:" for name in FOREIGN])
             raise ModelError(f"no library called {library!r}, as {self.name!r} asks for; {way}")
-        entry(self.name)
+        if not entry(self.name).encodes:
+            known = ", ".join(item.name for item in ENTRIES.values() if item.encodes)
+            raise ModelError(f"{self.name!r} is no encoder, but {entry(self.name).role}; encoders are {known}")
         if self.weights is not None or self.layers or self.view:
             raise ModelError(
                 f"{self.name!r} travels with its weights and has one view; --weights, --layers and --view are for "
@@ -196,6 +204,7 @@ class LateEncoder:
 
     view = "native"
     precision = ""
+    concurrent = True
 
     def __init__(self, chosen: Entry, device: torch.device, dtype: torch.dtype) -> None:
         from chiasm.encoders.ns import RECEPTIVE_FIELD
@@ -203,16 +212,21 @@ class LateEncoder:
         self.space, self.accepts, self.id = spec(chosen.space), chosen.accepts, chosen.feature_id
         self.margin: int | None = RECEPTIVE_FIELD[chosen.accepts]
         self._name, self._device, self._dtype = chosen.name, device, dtype
+        self._network: nn.Module | None = None
+        self._lock = Lock()
 
     def __call__(self, pixels: Tensor, condition: Tensor | None = None) -> Features:
         found: Features = self.network(pixels, condition)
         return found
 
-    @cached_property
+    @property
     def network(self) -> nn.Module:
         from chiasm.encoders.ns_inference import InferenceEncoder
 
-        return InferenceEncoder(encoder(self._name), self._dtype).to(self._device)
+        with self._lock:  # several threads may come first
+            if self._network is None:
+                self._network = InferenceEncoder(encoder(self._name), self._dtype).to(self._device)
+        return self._network
 
 
 def spec(space: str) -> Space:

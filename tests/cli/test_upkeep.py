@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
+from chiasm.errors import ConfigError, StoreError
+from chiasm.flow.label import label_from_csv
 from chiasm.store import open_store
 
 
@@ -41,6 +43,17 @@ def test_derived_vectors_are_added_once_and_written_in_three_formats(call, mine,
     assert np.array_equal(np.array(table["values"], np.float32), rows)
 
 
+def test_a_suffix_in_capitals_is_that_format_and_the_file_has_the_rights_of_a_new_one(call, mine, tmp_path):
+    assert call("derive", mine, "--json").summary["stored"] == 3
+    (tmp_path / "new").touch()
+    for suffix, begins in ((".NPZ", b"PK"), (".Parquet", b"PAR1")):
+        out = tmp_path / f"f{suffix}"
+        assert call("features", mine, "--level", "pooled_context", "-o", out).code == 0
+        assert out.read_bytes().startswith(begins)
+        assert out.stat().st_mode == (tmp_path / "new").stat().st_mode
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["f.NPZ", "f.Parquet", "mine.lance", "new"]
+
+
 def test_maps_are_written_under_their_keys(call, mine, tmp_path):
     assert call("features", mine, "--level", "context", "-o", tmp_path / "f.npz").code == 0
     with np.load(tmp_path / "f.npz") as held:
@@ -69,6 +82,8 @@ def test_labels_filter_every_verb(call, mine, photos, tmp_path):
     assert said.summary["pictures"] == 1
     assert call("derive", mine, "--json", *where).summary["stored"] == 1
     assert len(call("inspect", mine, "--images", "--json", *where).of("image")) == 1
+    said = call("inspect", mine, *where)
+    assert (said.code, "add --images" in said.err) == (2, True)
     for wrong in ("split = ", "nosuch = 1", "rating >", "1; drop table pictures"):
         said = call("reconstruct", mine, "--out", tmp_path / "w", "--where", wrong)
         assert (said.code, len(said.err.splitlines())) == (3, 1)
@@ -87,18 +102,55 @@ def test_labels_of_unknown_pictures_are_named_and_the_others_stay(call, mine, ph
     assert "a column called key or uri" in call("label", mine, table).err
 
 
+def test_the_digits_of_a_key_are_not_read_as_a_number(tmp_path):
+    table, names = tmp_path / "labels.csv", ["00012345", "123456e7", "9" * 64]
+    asked = []
+
+    class Empty:
+        def get(self, name, levels):
+            asked.append(name)
+            raise StoreError("not here")
+
+        def keys(self):
+            return []
+
+    for name in names:
+        table.write_text(f"key,split\n{name},val\n", encoding="utf-8")
+        with pytest.raises(ConfigError, match="the store is empty"):
+            label_from_csv(Empty(), table)
+    assert asked == names
+
+
 def test_pictures_and_levels_are_removed_when_they_are_named(call, mine, photos):
     assert call("remove", mine).code == 2
     assert call("remove", mine, photos / "beach.png", "--dry-run", "--json").summary["matched"] == 1
     assert call("inspect", mine, "--json").summary["images"] == 3
-    assert call("remove", mine, photos / "beach.png", "--json").summary["removed"] == 1
+    twice = (photos / "beach.png", "other/copy/beach.png")
+    assert call("remove", mine, *twice, "--json").summary["removed"] == 1
     assert call("inspect", mine, "--json").summary["images"] == 2
-    assert call("remove", mine, "--space", "ns-1", "--level", "detail", "--json").code == 0
+    context, detail = (("remove", mine, "--space", "ns-1", "--level", name, "--json") for name in ("context", "detail"))
+    for more in ((), ("--dry-run",)):
+        said = call(*context, *more)
+        assert (said.code, "remove 'detail' first" in said.err) == (3, True)
+    assert call(*detail, "--dry-run").summary["matched"] == 2
+    assert call(*detail).summary["removed"] == 2
     with open_store(mine) as opened:
         assert set(opened.stats().levels["ns-1"]) == {"context"}
     assert call("compact", mine, "--json").summary["freed"] > 0
     assert call("verify", mine).code == 0
     assert call("encode", photos, "--store", mine, "--json").summary["stored"] == 3
+
+
+def test_no_verb_but_encode_makes_a_store(call, store, tmp_path):
+    table, empty = tmp_path / "labels.csv", tmp_path / "empty"
+    table.write_text("uri,split\nbeach.png,val\n", encoding="utf-8")
+    empty.mkdir()
+    verbs = (("label", empty, table), ("remove", empty, "beach.png"), ("merge", empty, store), ("compact", empty),
+             ("derive", empty), ("verify", empty, "--repair"))  # fmt: skip
+    for verb in verbs:
+        said = call(*verb)
+        assert (said.code, "no store here" in said.err) == (3, True)
+        assert list(empty.iterdir()) == []
 
 
 def test_two_stores_become_one(call, mine, photos, tmp_path):

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import os
 import struct
+import threading
+import time
 import zlib
 from collections import Counter
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from chiasm.contracts import Level, Space
-from chiasm.errors import ConfigError, PacketError, ShapeError, StoreError
+from chiasm.errors import ConfigError, ModelError, PacketError, ShapeError, StoreError
 from chiasm.flow import encode as ingest
 from chiasm.flow.pipeline import Pipeline
+from chiasm.flow.runtime import Runtime
+from chiasm.flow.see import Eye
+from chiasm.models import Model
 from chiasm.store import open_store
 
 
@@ -172,6 +179,28 @@ def test_a_space_of_the_same_name_with_other_levels_is_refused(store, save):
         pipeline.encode([save("a.png")], workers=0)
 
 
+def test_an_encoder_of_mosaics_alone_says_that_it_reads_no_photograph(store, save):
+    with Pipeline.load("test-mosaics", store=store, writable=True) as pipeline:
+        assert pipeline.encode([save("a.png")], workers=0).failed == 1
+        (failure,) = pipeline.store.failures()
+    assert "expected a RAW file, got a photograph" in failure.message
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("denoise", "'denoise' is no encoder, but head: the picture without its noise; encoders are ns-rgb, ns-raw"),
+        ("transform@ns-1", "is no encoder"),
+        ("ns-rbg", "did you mean 'ns-rgb'"),
+        ("onnx:nowhere.onnx", "nowhere.onnx"),
+    ],
+)
+def test_an_encoder_that_cannot_be_had_makes_no_store(store, name, said):
+    with pytest.raises(ModelError, match=said):
+        Pipeline.load(name, store=store, writable=True)
+    assert not store.exists()
+
+
 def test_without_a_store_reading_says_how_to_give_one(plain):
     with pytest.raises(StoreError, match="Pipeline.load"):
         plain.keys()
@@ -230,9 +259,9 @@ def test_replacing_a_level_renews_what_is_coded_on_top_of_it(writer, save, simil
 def test_another_precision_is_another_encoder_which_replace_alone_lets_in(store, save):
     path = save("a.png")
     ids = []
-    for precision, replace, kept in (("float32", False, 0), ("bfloat16", False, 1), ("bfloat16", True, 0)):
+    for precision, renew, kept in (("float32", False, 0), ("bfloat16", False, 1), ("bfloat16", True, 0)):
         with Pipeline.load("test-space", store=store, writable=True, precision=precision) as pipeline:
-            assert pipeline.encode([path], workers=0, replace=replace).kept == kept
+            assert pipeline.encode([path], workers=0, replace=renew).kept == kept
             ids.append(pipeline.store.get(str(path)).spaces["ns-1"]["detail"].encoder)
     assert ids[0] == ids[1] != ids[2]
 
@@ -244,3 +273,116 @@ def test_a_picture_counts_as_stored_when_its_commit_is_on_the_disk(writer, save)
         assert len(open_store(writer.path)) == 3
 
     assert writer.encode(paths, workers=0, report=report).stored == 3
+
+
+class Single:
+    """An encoder that only one thread may call at a time, as an interpreter of TFLite."""
+
+    def __init__(self, encoder):
+        self.encoder, self.busy, self.clashes = encoder, threading.Lock(), 0
+        self.space, self.accepts, self.id = encoder.space, encoder.accepts, encoder.id
+        self.margin, self.view, self.concurrent = encoder.margin, encoder.view, False
+        self.precision = encoder.precision
+
+    def __call__(self, pixels, condition=None):
+        if not self.busy.acquire(blocking=False):
+            self.clashes += 1
+            return self.encoder(pixels, condition)
+        time.sleep(0.02)
+        found = self.encoder(pixels, condition)
+        self.busy.release()
+        return found
+
+
+def test_an_encoder_that_is_not_concurrent_is_called_by_one_thread_at_a_time(writer, save):
+    single = Single(writer.eye.encoders["rgb"])
+    writer.eye = replace(writer.eye, encoders={"rgb": single})
+    paths = [save(f"{number}.png", 300 + 4 * number, 700, seed=number) for number in range(6)]
+    assert writer.encode(paths, workers=0).stored == 6
+    assert single.clashes == 0
+
+
+def test_pictures_that_threads_encode_are_stored_under_their_own_keys(writer, save, similarity):
+    paths = [save(f"{number}.png", 40 + 4 * (number % 3), 700, seed=number) for number in range(12)]
+    paths += [save(f"copy {number}.png", 40 + 4 * (number % 3), 700, seed=number) for number in range(12)]
+    summary = writer.encode(paths, workers=0, quality=8)
+    assert (summary.stored, summary.known) == (12, 12)
+    for path in paths:
+        picture = np.asarray(Image.open(path).convert("RGB"))
+        assert similarity(writer.reconstruct(str(path)), picture) > 30
+    assert writer.store.verify(writer.check).sound
+def with_codec(store, codec):
+    runtime = Runtime.chosen("cpu", "float32")
+    return Pipeline.of(Model("test-space"), store=store, writable=True, codec=codec, runtime=runtime)
+
+
+def test_a_level_that_another_codec_replaces_renews_what_is_coded_on_top_of_it(store, save):
+    path = save("a.png", 64, 64)
+    with with_codec(store, "") as pipeline:
+        pipeline.encode([path], workers=0)
+    with with_codec(store, "plain-fp16") as pipeline:
+        pipeline.encode([path], workers=0, levels=("context",), replace=True)
+        codecs = {name: each.coded.codec for name, each in pipeline.store.get(str(path)).spaces["ns-1"].items()}
+        assert codecs == {"context": "plain-fp16", "detail": "plain-fp16"}
+        assert pipeline.store.verify(pipeline.check).sound
+        detail = pipeline.store.get(str(path)).spaces["ns-1"]["detail"]
+    with with_codec(store, "") as pipeline:  # now nothing lies on top of context, and detail stays as it is
+        summary = pipeline.encode([path], workers=0, levels=("context",), replace=True)
+        assert set(summary.level_bytes) == {"context"}
+        assert pipeline.store.get(str(path)).spaces["ns-1"]["detail"] == detail
+        assert pipeline.store.verify(pipeline.check).sound
+
+
+def test_a_level_on_top_of_one_in_another_codec_says_how_both_come(store, save):
+    path = save("a.png", 64, 64)
+    with with_codec(store, "plain-int8") as pipeline:
+        pipeline.encode([path], workers=0, levels=("context",))
+    with with_codec(store, "") as pipeline:
+        with pytest.raises(StoreError, match=r"'detail' .* on top of 'context', .* plain-int8; add --replace"):
+            pipeline.encode([path], workers=0)
+        assert pipeline.encode([path], workers=0, replace=True).stored == 1
+        assert pipeline.store.verify(pipeline.check).sound
+
+
+def test_merging_leaves_out_what_was_coded_on_top_of_another_level_than_ours(store, save, tmp_path):
+    paths = [save("a.png", 64, 64, seed=1), save("b.png", 64, 64, seed=2), save("c.png", 64, 64, seed=3)]
+    with with_codec(tmp_path / "other.lance", "") as other:
+        other.encode(paths, workers=0, quality=8)
+    with with_codec(store, "") as pipeline, open_store(tmp_path / "other.lance") as source:
+        pipeline.encode(paths[:1], workers=0, levels=("context",), quality=3)
+        pipeline.encode(paths[1:2], workers=0, levels=("context",), quality=8)
+        report = pipeline.store.merge(source)
+        assert (report.images, report.levels, report.left_out) == (1, 3, 1)
+        held = {path.name: set(pipeline.features(str(path))) for path in paths}
+        assert held == {"a.png": {"context"}, "b.png": {"context", "detail"}, "c.png": {"context", "detail"}}
+        assert pipeline.store.verify(pipeline.check).sound
+
+
+@dataclass(frozen=True)
+class Bright:
+    """An encoder of one map, whose numbers no codec takes where a picture is white, and that reads no long ones."""
+
+    space = Space("bright", (Level("map", 3, 4),), 4)
+    accepts, margin, view, id, concurrent = "rgb", None, "native", "bright@1", True
+    precision = ""
+
+    def __call__(self, pixels, condition=None):
+        if pixels.shape[-1] > 80:
+            raise ShapeError("too long")
+        return {"map": 1.0 / (1.0 - torch.nn.functional.avg_pool2d(pixels, 4))}
+
+
+def test_a_picture_that_an_encoder_cannot_take_stops_nothing(store, save, tmp_path):
+    paths = [save(f"{seed}.png", seed=seed) for seed in range(3)]
+    for name in ("white", "again"):
+        Image.new("RGB", (44, 36), "white").save(paths[0].parent / f"{name}.png")
+    save("long.png", 36, 84)
+    with Pipeline.load("test-space", store=store, writable=True) as pipeline:
+        pipeline.eye = Eye({"rgb": Bright()}, pipeline.runtime)
+        for stored, known in ((3, 0), (0, 3)):
+            summary = pipeline.encode([paths[0].parent], workers=0)
+            assert (summary.stored, summary.known, summary.failed) == (stored, known, 3)
+        failures = {failure.uri.rsplit("/", 1)[-1]: failure.message for failure in pipeline.store.failures()}
+        assert set(failures) == {"white.png", "again.png", "long.png"}
+        assert "not finite" in failures["white.png"]
+        assert len(pipeline.keys()) == 3

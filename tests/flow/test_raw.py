@@ -41,6 +41,20 @@ def save_raw(tmp_path):
     return write
 
 
+def test_what_one_encoder_does_not_read_is_tried_by_the_next(store, save_raw):
+    path = save_raw("a")
+    with Pipeline.load("test-space", store=store, writable=True) as photographs:
+        photographs.eye = replace(photographs.eye, encoders={"rgb": photographs.eye.encoders["rgb"]})
+        for _ in range(2):
+            summary = photographs.encode([path], workers=0)
+            assert (summary.stored, summary.failed) == (0, 1)
+        (failure,) = photographs.store.failures()
+        assert (failure.reason, "expected a photograph, got a RAW file" in failure.message) == ("unsupported", True)
+    with Pipeline.load("test-space", store=store, writable=True) as both:
+        assert both.encode([path], workers=0).stored == 1
+        assert both.store.failures() == []
+
+
 def test_photographs_and_mosaics_live_in_one_store_and_one_space(writer, save, save_raw):
     paths = [save("a.png"), save_raw("b"), save_raw("c", 38, 46, seed=1)]
     summary = writer.encode(paths)

@@ -200,6 +200,13 @@ def test_tables_embedded_in_a_packet_file_or_held_by_a_store_serve_where_the_pac
         assert np.array_equal(reader.reconstruct(reader.keys()[0]), wanted)
 
 
+@pytest.mark.parametrize("levels", [("detail",), ("context", "detail"), ("detial",)])
+def test_a_level_that_a_packet_file_lacks_is_one_sentence(plain, save, levels):
+    data = plain.pack(save("a.png"), levels=("context",))
+    with pytest.raises(PacketError, match=rf"level '{levels[-1]}' is not in this packet, which holds context;"):
+        plain.unpack(data, levels)
+
+
 def test_tiles_are_drawn_as_the_whole_picture_is(plain, save, monkeypatch):
     monkeypatch.setattr("chiasm.flow.see.TILE", 256)
     opened = plain.opened(plain.pack(save("a.png", 300, 310)))
@@ -251,3 +258,26 @@ def test_derived_vectors_are_the_means_of_stored_maps(writer, save):
     assert writer.derive() == {"stored": 0, "known": 3, "failed": 0}
     with pytest.raises(ShapeError, match="nothing derives level 'pooled_contxt'"):
         writer.derive(("pooled_contxt",))
+
+
+def test_only_what_is_stored_is_derived_by_default(writer, save):
+    writer.encode([save("a.png"), save("b.png", seed=4)], workers=0, levels=("context",))
+    assert writer.derive() == {"stored": 2, "known": 0, "failed": 0}
+    assert set(writer.features("a.png")) == {"context", "pooled_context"}
+    assert writer.derive(("pooled_detail",)) == {"stored": 0, "known": 0, "failed": 2}
+
+
+def test_what_was_derived_of_a_level_that_is_replaced_is_derived_again(writer, save):
+    path = save("a.png", 64, 64)
+    writer.encode([path, save("b.png", seed=4)], workers=0, quality=1)
+    assert writer.derive() == {"stored": 2, "known": 0, "failed": 0}
+    stale = writer.features(str(path), ("pooled_detail",))["pooled_detail"]
+    writer.encode([path], workers=0, quality=8, replace=True)
+    assert writer.derive() == {"stored": 1, "known": 1, "failed": 0}
+    found = writer.features(str(path))
+    torch.testing.assert_close(found["pooled_detail"], found["detail"].mean(dim=(2, 3)), rtol=1e-3, atol=1e-3)
+    assert not torch.equal(found["pooled_detail"], stale)
+    id = writer.store.get(str(path)).spaces["ns-1"]["pooled_detail"].encoder
+    assert id.startswith("pooled-mean-1: test-space@")
+    assert id.endswith("/q8")
+    assert writer.derive(replace=True) == {"stored": 0, "known": 2, "failed": 0}

@@ -21,6 +21,7 @@ class Counting:
         self.encoder, self.calls = encoder, calls
         self.space, self.accepts, self.id = encoder.space, encoder.accepts, encoder.id
         self.margin, self.view, self.precision = encoder.margin, encoder.view, encoder.precision
+        self.concurrent = encoder.concurrent
 
     def __call__(self, pixels, condition=None):
         self.calls.append(len(pixels))

@@ -19,7 +19,7 @@ def test_no_store_here_is_an_error_and_makes_nothing(path):
     with pytest.raises(StoreError, match="no store here"):
         open_store(path)
     assert not path.exists()
-    with pytest.raises(StoreError, match="'r' or 'w'"):
+    with pytest.raises(StoreError, match=r"'r', 'r\+' or 'w'"):
         open_store(path, "rw")
 
 
@@ -28,6 +28,7 @@ def test_a_folder_of_other_things_is_not_taken_over(path, made):
     (path / "holiday.jpg").write_bytes(b"x")
     with pytest.raises(StoreError, match=r"holds 'holiday.jpg'; choose an empty or new folder"):
         open_store(path, "w")
+    assert [file.name for file in path.iterdir()] == ["holiday.jpg"]
 
 
 def test_another_format_is_refused(path, fill):

@@ -63,7 +63,8 @@ def derive(
 ) -> None:
     """Add levels that are computed from stored ones; no picture is read.
 
-    pooled_LEVEL: the mean of a map as one vector, for search and probes. What is there already is skipped.
+    pooled_LEVEL: the mean of a map as one vector, for search and probes. What is there already is skipped, unless the
+    level that it was derived from has been replaced.
     """
 
     def report(derived: Derived) -> None:

@@ -6,7 +6,7 @@ import csv
 import io
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,9 +24,8 @@ from chiasm.errors import ChiasmError
 if TYPE_CHECKING:
     from chiasm.cli.sheets import ContactSheet, Row
     from chiasm.flow.pipeline import Pipeline
+    from chiasm.flow.threads import Threads
     from chiasm.heads.answers import Answer
-
-WORKERS = 4  # pictures at a time, at most: each is held decoded
 
 
 def _tasks(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...]:
@@ -123,7 +122,7 @@ class _Job:
         shown = set(list(names)[:SHOWN])
         work = ((key, name.removesuffix("."), key in shown) for key, name in names.items())
         with self.terminal.progress("predict", len(names)) as bar:
-            for (key, name, _), outcome in _in_order(self._picture, work):
+            for (key, name, _), outcome in _in_order(self.pipeline.runtime.threads(), self._picture, work):
                 try:
                     done = outcome.result()
                 except ChiasmError as error:
@@ -145,8 +144,9 @@ class _Job:
         self.terminal.show(f"{done_count} pictures in {self.out}, {failed} failed")
         return failed
 
-    def _picture(self, key: str, name: str, shown: bool) -> _Done:
-        """Answer one picture and write its files."""
+    def _picture(self, work: tuple[str, str, bool]) -> _Done:
+        """Answer one picture and write its files. work: key, beginning of the files' names, whether it is shown."""
+        key, name, shown = work
         from chiasm.cli.answers import answer_file
         from chiasm.cli.sheets import sheet_row
 
@@ -181,21 +181,14 @@ class _Job:
 
 
 def _in_order(
-    function: Callable[[str, str, bool], _Done], work: Iterable[tuple[str, str, bool]]
+    threads: Threads, function: Callable[[tuple[str, str, bool]], _Done], work: Iterable[tuple[str, str, bool]]
 ) -> Iterator[tuple[tuple[str, str, bool], Future[_Done]]]:
-    """Call a function for each piece of work, in as many threads as there are cores, WORKERS at most.
-
-    Each thread computes with its share of the cores: convolutions of one picture scale worse than pictures do.
-    """
-    import torch
-
-    cores = torch.get_num_threads()
-    count = min(WORKERS, cores)
+    """Call a function for each piece of work, some at a time; results in order."""
     pending: deque[tuple[tuple[str, str, bool], Future[_Done]]] = deque()
-    with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(cores // count,)) as pool:
+    with threads:
         for each in work:
-            pending.append((each, pool.submit(function, *each)))
-            if len(pending) > 2 * count:
+            pending.append((each, threads.submit(function, each)))
+            if len(pending) > threads.ahead:
                 yield pending.popleft()
         yield from pending
 

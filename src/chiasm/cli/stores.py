@@ -34,6 +34,8 @@ def inspect(terminal: Terminal, path: Path, listed: bool, where: str) -> None:
     Of a store: images, spaces, levels with their bytes, encoders and codecs, columns, and what failed and why. Of a
     packet (.chm): its header. --where is of --images.
     """
+    if where and not listed:
+        raise click.UsageError("--where says which images --images lists; add --images")
     if path.is_file():
         _inspect_packet(terminal, path)
         return
@@ -135,7 +137,7 @@ def verify(ctx: click.Context, terminal: Terminal, store: Path, repair: bool) ->
     from chiasm.flow.read import Reader
     from chiasm.store import open_store
 
-    with open_store(store, "w" if repair else "r") as opened:
+    with open_store(store, "r+" if repair else "r") as opened:
         reader = Reader(opened)
         with terminal.progress("verify", len(opened)) as bar:
 

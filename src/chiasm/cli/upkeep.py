@@ -28,7 +28,7 @@ def label(ctx: click.Context, terminal: Terminal, store: Path, table: Path, wait
     from chiasm.flow.label import label_from_csv
     from chiasm.store import open_store
 
-    with open_store(store, "w", wait) as opened:
+    with open_store(store, "r+", wait) as opened:
         report = label_from_csv(opened, table)
     for name, reason in report.unknown.items():
         terminal.event("unknown", {"name": name, "message": reason})
@@ -65,19 +65,18 @@ def remove(
     Pictures are those of NAMES, or of --where. NAMES are keys, first digits of keys, or paths. Their sources are never
     touched. Space on the disk is freed by `chiasm compact`.
     """
-    from chiasm.flow.read import Reader
     from chiasm.store import open_store
 
     if bool(space) != bool(level):
         raise click.UsageError("--space and --level go together: name both, or neither")
     if sum((bool(names), bool(where), bool(level))) != 1:
         raise click.UsageError("expected one of: NAMES, --where, or --space with --level")
-    with open_store(store, "r" if dry_run else "w", 0.0 if dry_run else wait) as opened:
+    with open_store(store, "r" if dry_run else "r+", 0.0 if dry_run else wait) as opened:
         if level:
-            count = Reader(opened).rows(space, level) if dry_run else opened.remove_level(space, level)
+            count = opened.remove_level(space, level, dry_run)
             what = f"level {level} of {space}, of {count} pictures"
         else:
-            keys = [opened.get(name, {}).key for name in names] or opened.keys(where)
+            keys = list(dict.fromkeys(opened.get(name, {}).key for name in names)) or opened.keys(where)
             if not dry_run and keys:
                 opened.remove(keys)
             count, what = len(keys), f"{len(keys)} pictures"
@@ -94,14 +93,15 @@ def remove(
 def merge(terminal: Terminal, store: Path, other: Path, wait: float) -> None:
     """Add to STORE what only OTHER has.
 
-    Pictures, levels, labels and sources come along; OTHER is not changed.
+    Pictures, levels, labels and sources come along; OTHER is not changed. A level that was coded on top of another one
+    than the one in STORE (as detail is on context) cannot be read there, and is left out.
     """
     from chiasm.store import open_store
 
-    with open_store(store, "w", wait) as opened, open_store(other) as source:
+    with open_store(store, "r+", wait) as opened, open_store(other) as source:
         counts = asdict(opened.merge(source))
     terminal.event("summary", {"store": store, "other": other, **counts})
-    terminal.show(", ".join(f"{count} {name}" for name, count in counts.items()))
+    terminal.show(", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items()))
 
 
 @click.command()
@@ -116,7 +116,7 @@ def compact(terminal: Terminal, store: Path, wait: float) -> None:
     """
     from chiasm.store import open_store
 
-    with open_store(store, "w", wait) as opened:
+    with open_store(store, "r+", wait) as opened:
         freed = opened.compact()
     terminal.event("summary", {"store": store, "freed": freed})
     terminal.show(f"{size_words(freed)} freed")

@@ -32,13 +32,22 @@ class Pooled:
 
     @staticmethod
     def of(space: Space, levels: Sequence[str] = ()) -> Pooled:
-        """The deriver that gives `levels` (pooled_context and so on); none: of every map."""
+        """The deriver that gives `levels` (pooled_context and so on); none: of every map.
+
+        Raises ShapeError for a level that is no mean of a map of the space.
+        """
         maps = [level.name for level in space.levels if level.kind == "map"]
+        if not maps:
+            raise ShapeError(f"space {space.name!r} has no map to take the mean of, only {', '.join(space.names)}")
         known = [PREFIX + name for name in maps]
         for name in levels:
             if name not in known:
                 raise ShapeError(f"nothing derives level {name!r} of {space.name!r}; there are {', '.join(known)}")
         return Pooled(space, tuple(name.removeprefix(PREFIX) for name in levels) or tuple(maps))
+
+    def sources(self, level: str) -> tuple[str, ...]:
+        """The map that a mean is of."""
+        return (level.removeprefix(PREFIX),)
 
     def __call__(self, features: Features) -> Features:
         """Maps B C h w to vectors B C."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -31,8 +32,16 @@ def pad(pixels: Tensor, size: tuple[int, int], cell: int = 1) -> Tensor:
         raise ShapeError(f"pad: expected a size of at least {tuple(pixels.shape[-2:])}, got {size}")
     if not bottom and not right:
         return pixels
-    flat = pixels.reshape(-1, *pixels.shape[-3:])
-    return F.pad(flat, (0, right, 0, bottom), mode="replicate").reshape(*pixels.shape[:-2], height, width)
+    last = pixels.ndim == 4 and not pixels.is_contiguous() and pixels.is_contiguous(memory_format=torch.channels_last)
+    grown = torch.empty(
+        (*pixels.shape[:-2], height, width), dtype=pixels.dtype, device=pixels.device,
+        memory_format=torch.channels_last if last else torch.contiguous_format,
+    )  # fmt: skip
+    rows, columns = pixels.shape[-2:]
+    grown[..., :rows, :columns] = pixels  # copies in the order of memory: F.pad takes ten times as long
+    grown[..., rows:, :columns] = pixels[..., -1:, :]
+    grown[..., columns:] = grown[..., columns - 1 : columns]
+    return grown
 
 
 def blank(mask: Tensor, size: tuple[int, int]) -> Tensor:

@@ -29,7 +29,8 @@ class Derived:
 class Derivation:
     """One run of a deriver over a store.
 
-    choices: level -> how it is coded. replace: whether levels that another deriver made, or in another form, give way.
+    choices: level -> how it is coded. replace: whether levels that another deriver made, or in another form, give way;
+    those whose source was replaced since always do.
     """
 
     reader: Reader
@@ -44,11 +45,11 @@ class Derivation:
         self.reader.store.declare(self.deriver.gives)
         waiting: dict[str, Record] = {}
         since, waiting_bytes = time.monotonic(), 0
-        for key, missing in self._todo(keys):
+        for key, ids in self._todo(keys):
             told = Derived(key, "known")
-            if missing:
+            if ids:
                 try:
-                    waiting[key] = self._record(key, missing)
+                    waiting[key] = self._record(key, ids)
                     waiting_bytes += sum(map(_bytes, waiting[key].spaces.values()))
                     told = Derived(key, "stored")
                 except ChiasmError as error:
@@ -64,25 +65,41 @@ class Derivation:
             self.reader.store.put(list(waiting.values()), replace=True)
         return counts
 
-    def _todo(self, keys: Sequence[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    def _todo(self, keys: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
+        """Each key with the levels that are to be made, and their ids."""
+        store = self.reader.store
         for start in range(0, len(keys), CHECKED):
             some = keys[start : start + CHECKED]
-            made = self.reader.store.made(some, self.deriver.gives.name)
+            made = store.made(some, self.deriver.gives.name)
+            sources = store.made(some, self.deriver.space.name)
             for key in some:
-                yield key, tuple(name for name in self.choices if self._is_wanted(name, made.get(key, {})))
+                there = made.get(key, {})
+                ids = {name: self._id(name, sources.get(key, {})) for name in self.choices}
+                yield key, {name: each for name, each in ids.items() if self._is_wanted(name, each, there)}
 
-    def _is_wanted(self, name: str, made: Mapping[str, tuple[str, str]]) -> bool:
-        same = made.get(name) == (self.deriver.id, self.choices[name].codec_id)
-        return name not in made or (self.replace and not same)
+    def _id(self, name: str, made: Mapping[str, tuple[str, str]]) -> str:
+        """Provenance of a level: the deriver, and the encoder and codec of what it is derived from."""
+        sources = [" ".join(made[each]) for each in self.deriver.sources(name) if each in made]
+        return " ".join([f"{self.deriver.id}:", *dict.fromkeys(sources)])
 
-    def _record(self, key: str, missing: Sequence[str]) -> Record:
+    def _is_wanted(self, name: str, wanted: str, made: Mapping[str, tuple[str, str]]) -> bool:
+        if name not in made:
+            return True
+        encoder, codec = made[name]
+        own = f"{self.deriver.id}:"
+        if wanted == own:  # its source is gone: what is there is all there is
+            return False
+        stale = encoder.startswith(own) and encoder != wanted
+        return stale or (self.replace and (encoder, codec) != (wanted, self.choices[name].codec_id))
+
+    def _record(self, key: str, ids: Mapping[str, str]) -> Record:
         facts = self.reader.store.get(key, {})
         reading = self.reader.reading(key, self.deriver.space, self.deriver.reads)
         given = self.runtime.run(self.deriver, reading.features)
         view: View = next(iter(reading.views.values()))
-        choices = {name: self.choices[name] for name in missing}
+        choices = {name: self.choices[name] for name in ids}
         coded = coded_levels(self.deriver.gives, Seen(view, 0, [given]), choices)
-        levels = {name: Stored(self.deriver.id, each) for name, each in coded.items()}
+        levels = {name: Stored(ids[name], each) for name, each in coded.items()}
         return Record(facts.key, facts.digest, facts.size, facts.source_bytes, {self.deriver.gives.name: levels})
 
 

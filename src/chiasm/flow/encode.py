@@ -9,20 +9,23 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from chiasm import models
-from chiasm.contracts import Failure, Record, Stat, Stored
-from chiasm.errors import ImageError
+from chiasm.contracts import Coded, Failure, Record, Stat, Stored
+from chiasm.errors import ImageError, PacketError, ShapeError, StoreError
 from chiasm.flow.read import Reader
 from chiasm.flow.see import Eye
-from chiasm.flow.tiles import Choice, PacketReader, Seen, coded_levels
+from chiasm.flow.threads import Threads
+from chiasm.flow.tiles import Choice, PacketReader, coded_levels
 from chiasm.images import DecoderPool, Shot, Source
 from chiasm.store import COMMIT_BYTES, COMMIT_ROWS, COMMIT_SECONDS
 
 Outcome = Literal["stored", "known", "failed"]
+ParentOf = Callable[[str, str], str]  # level, codec id -> the level that it is coded on top of, or ""
 BATCH = 8  # pictures of one view size that are encoded together
 LOOKED_UP = 4096  # uris that are looked up at once
 WAITING_PIXELS = 1 << 23  # pixels that wait for others of their size, at most
@@ -62,9 +65,9 @@ class Summary:
 class Plan:
     """What is wanted of each picture.
 
-    asked: the levels. choices: level -> how it is coded, of those that are asked, and of those that are coded on top of
-    one of them. replace: whether a level that is there, made by another encoder or at another quality, gives way.
-    retry: whether what failed before is tried again. workers: decoding processes.
+    asked: the levels. choices: level -> how it is coded, of all levels of the encoder. replace: whether a level that is
+    there, made by another encoder or at another quality, gives way. retry: whether what failed before is tried again.
+    workers: decoding processes.
     """
 
     asked: tuple[str, ...]
@@ -73,33 +76,35 @@ class Plan:
     retry: bool = False
     workers: int = 1
 
-    def missing(self, made: Mapping[str, tuple[str, str]], encoder: str) -> tuple[str, ...]:
+    def missing(self, made: Mapping[str, tuple[str, str]], encoder: str, parent: ParentOf) -> tuple[str, ...]:
         """The levels to code, given what is there: level -> (encoder id, codec id).
 
-        What is coded on top of a level that gives way gives way with it, asked or not.
+        parent: of a level by its codec id. What is coded on top of a level that gives way, or that has to come back,
+        gives way with it, asked or not.
         """
-        wanted: list[str] = []
-        for name, choice in self.choices.items():  # parents first
-            absent, above = name not in made, choice.codec.parent(name)
-            renewed = not absent and above in wanted
-            if (absent and name in self.asked) or renewed or (self.replace and self._differs(name, made, encoder)):
-                wanted.append(name)
-        return tuple(wanted)
+        wanted = {name for name in self.asked if name not in made}
+        if self.replace:
+            wanted |= {name for name in self.asked if self._differs(name, made, encoder)}
+        above = {name: parent(name, made[name][1]) for name in self.choices if name in made} if wanted else {}
+        while more := {name for name in above if name not in wanted and above[name] in wanted}:
+            wanted |= more
+        return tuple(name for name in self.choices if name in wanted)
 
     def keeps(self, made: Mapping[str, tuple[str, str]], encoder: str) -> bool:
         """Whether a level that is asked for is there in another form, and stays."""
         return not self.replace and any(self._differs(name, made, encoder) for name in self.asked)
 
     def _differs(self, name: str, made: Mapping[str, tuple[str, str]], encoder: str) -> bool:
-        return name in self.asked and name in made and made[name] != (encoder, self.choices[name].codec_id)
+        return name in made and made[name] != (encoder, self.choices[name].codec_id)
 
 
 @dataclass
 class Pending:
-    """What waits for the next commit."""
+    """What waits for the next commit. refused: uris that this encoder cannot read, which another may."""
 
     records: dict[str, Record] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
+    refused: set[str] = field(default_factory=set)
     uris: dict[str, str] = field(default_factory=dict)
     reports: list[Progress] = field(default_factory=list)
     bytes: int = 0
@@ -118,6 +123,25 @@ class Pending:
         return stored | set(self.uris) | {failure.uri for failure in self.failures}
 
 
+@dataclass(frozen=True)
+class Job:
+    """One picture to encode: which levels, and what is stored already that they are coded on top of."""
+
+    key: str
+    shot: Shot
+    missing: tuple[str, ...]
+    parents: PacketReader | None
+
+
+@dataclass(frozen=True)
+class Task:
+    """Pictures that a thread encodes, `coded` waits for it; or pictures that are known, of which a uri is noted."""
+
+    jobs: Sequence[Job]
+    coded: Callable[[], Sequence[dict[str, Coded] | str]]
+    known: Sequence[Shot] = ()
+
+
 @dataclass
 class Ingest:
     """One run of `Pipeline.encode`: counts, and what waits for the next commit."""
@@ -133,6 +157,8 @@ class Ingest:
     level_bytes: dict[str, int] = field(default_factory=dict)
     stats: dict[str, Stat] = field(default_factory=dict)
     pending: Pending = field(default_factory=Pending)
+    tasks: deque[Task] = field(default_factory=deque)
+    refused: dict[str, str] = field(default_factory=dict)  # key -> why this encoder cannot read it
 
     def run(self, sources: Sequence[Source]) -> Summary:
         """Encode all of `sources` that are not done.
@@ -147,10 +173,10 @@ class Ingest:
         self.total = len(sources)
         starts = range(0, len(sources), LOOKED_UP)
         todo = [source for start in starts for source in self._todo(sources[start : start + LOOKED_UP])]
-        with DecoderPool(workers=self.plan.workers) as pool:
+        with DecoderPool(workers=self.plan.workers) as pool, self.eye.threads() as threads:
             for group in self._grouped(pool.decode_all(todo)):
-                self._encode(group)
-                self._commit_when_due()
+                self._submit(threads, group)
+            self._collect(0)
         self._commit()
         return Summary(
             self.counts["stored"],
@@ -174,7 +200,7 @@ class Ingest:
             levels = made.get(known.get(uri, ""), {})
             # a space may have an encoder of mosaics and one of photographs: the one that made it would do so again
             encoder = next((each for each, _ in levels.values() if each in self.eye.ids), self.eye.ids[0])
-            if uri in known and not self.plan.missing(levels, encoder):
+            if uri in known and not self.plan.missing(levels, encoder, self.reader.parent_of):
                 self._told(uri, "known", 0)
                 self.counts["kept"] += self.plan.keeps(levels, encoder)
             elif uri in failed and not self.plan.retry:
@@ -186,49 +212,95 @@ class Ingest:
         """Pictures of one kind and view size, some together; failures are noted on the way."""
         waiting: dict[object, list[Shot]] = {}
         for source, outcome in decoded:
-            result = outcome if isinstance(outcome, ImageError) else self.eye.refusal(outcome) or outcome
-            if isinstance(result, ImageError):
-                self.pending.failures.append(Failure(source.uri, result.reason, str(result)))
-                self._later(source.uri, "failed", 0, str(result))
-                self._commit_when_due()
+            refusal = None if isinstance(outcome, ImageError) else self.eye.refusal(outcome)
+            if refusal is not None:
+                self._refuse(source.uri, refusal)
                 continue
-            if self.eye.is_tiled(result):
-                yield [result]
+            if isinstance(outcome, ImageError):
+                self._fail(source.uri, outcome)
                 continue
-            alike = (result.kind, self.eye.view(result).size)
-            waiting.setdefault(alike, []).append(result)
+            if self.eye.is_tiled(outcome):
+                yield [outcome]
+                continue
+            alike = (outcome.kind, self.eye.view(outcome).size)
+            waiting.setdefault(alike, []).append(outcome)
             pixels = sum(shot.size[0] * shot.size[1] for group in waiting.values() for shot in group)
             if len(waiting[alike]) >= BATCH or pixels > WAITING_PIXELS:
                 yield waiting.pop(alike)
         yield from waiting.values()
 
-    def _encode(self, group: list[Shot]) -> None:
-        """Encode what is missing of a group; the same bytes twice are encoded once."""
-        space, unique = self.eye.space.name, {key_of(shot): shot for shot in group}
-        made = self.reader.store.made(list(unique), space)
-        todo: dict[str, tuple[str, ...]] = {}
+    def _fail(self, uri: str, error: ImageError) -> None:
+        self.pending.failures.append(Failure(uri, error.reason, str(error)))
+        self._later(uri, "failed", 0, str(error))
+        self._commit_when_due()
+
+    def _refuse(self, uri: str, error: ImageError) -> None:
+        """A failure of this encoder, not of the file: the next run tries again."""
+        self.pending.refused.add(uri)
+        self._fail(uri, error)
+
+    def _submit(self, threads: Threads, group: list[Shot]) -> None:
+        """Encode what is missing of a group, some pictures in each thread; the same bytes twice are encoded once."""
+        unique = {key_of(shot): shot for shot in group}
+        made = self.reader.store.made(list(unique), self.eye.space.name)
+        todo: list[Job] = []
         for key, shot in unique.items():
-            levels, encoder = dict(made.get(key, {})), self.eye.id(shot.kind)
-            if (record := self.pending.records.get(key)) is not None:
-                levels |= {name: (each.encoder, each.coded.codec_id) for name, each in record.spaces[space].items()}
-            if missing := self.plan.missing(levels, encoder):
-                todo[key] = missing
-            else:
+            levels, encoder = made.get(key, {}), self.eye.id(shot.kind)
+            busy = key in self.pending.records or any(key == job.key for task in self.tasks for job in task.jobs)
+            missing = () if busy else self.plan.missing(levels, encoder, self.reader.parent_of)
+            if missing:
+                todo.append(Job(key, shot, missing, self._stored_parents(key, missing)))
+            elif not busy:
                 self.counts["kept"] += self.plan.keeps(levels, encoder)
-        if todo:
-            shots = [unique[key] for key in todo]
-            for (key, missing), shot, seen in zip(todo.items(), shots, self.eye.see(shots), strict=True):
-                self._keep(key, shot, seen, missing)
-        for shot in group:
-            key = key_of(shot)
-            if key not in todo or shot is not unique[key]:
+        encoded = {id(job.shot) for job in todo}
+        known = [shot for shot in group if id(shot) not in encoded]
+        if any(self.eye.is_tiled(shot) for shot in group):  # large: alone, with all cores, while nothing else is held
+            self._collect(0)
+            coded = self._coded(todo)
+            self.tasks.append(Task(todo, lambda: coded))
+        else:
+            for jobs in threads.shares(todo, lambda job: job.shot.size[0] * job.shot.size[1]):
+                self.tasks.append(Task(jobs, threads.submit(self._coded, jobs).result))
+        self.tasks.append(Task([], list, known))  # after what was submitted before: their keys are stored then
+        self._collect(threads.ahead)
+
+    def _coded(self, jobs: Sequence[Job]) -> list[dict[str, Coded] | str]:
+        """Encode and compress some pictures of one view size: levels, or why it cannot be done. Runs in a thread."""
+        if not jobs:
+            return []
+        try:
+            every = self.eye.see([job.shot for job in jobs])
+        except ShapeError as error:  # they have one size, which the network does not take
+            return [str(error) for _ in jobs]
+        found: list[dict[str, Coded] | str] = []
+        for job, seen in zip(jobs, every, strict=True):
+            choices = {name: self.plan.choices[name] for name in job.missing}
+            try:
+                found.append(coded_levels(self.eye.space, seen, choices, job.parents))
+            except (ShapeError, PacketError) as error:
+                found.append(str(error))
+        return found
+
+    def _collect(self, left: int) -> None:
+        """Keep what threads have made, in order, until no more than `left` tasks are under way."""
+        while len(self.tasks) > left:
+            task = self.tasks.popleft()
+            for job, coded in zip(task.jobs, task.coded(), strict=True):
+                if isinstance(coded, str):
+                    self.refused[job.key] = coded
+                    self._refuse(job.shot.uri, ImageError(f"{job.shot.uri}: {coded}", "unsupported"))
+                else:
+                    self._keep(job.key, job.shot, coded)
+            for shot in task.known:
+                if (key := key_of(shot)) in self.refused:
+                    self._refuse(shot.uri, ImageError(f"{shot.uri}: {self.refused[key]}", "unsupported"))
+                    continue
                 self.pending.uris[shot.uri] = key
                 self._later(shot.uri, "known", shot.source_bytes)
                 self._commit_when_due()
+            self._commit_when_due()
 
-    def _keep(self, key: str, shot: Shot, seen: Seen, missing: tuple[str, ...]) -> None:
-        choices = {name: self.plan.choices[name] for name in missing}
-        coded = coded_levels(self.eye.space, seen, choices, self._stored_parents(key, missing))
+    def _keep(self, key: str, shot: Shot, coded: Mapping[str, Coded]) -> None:
         encoder = self.eye.id(shot.kind)
         self.pending.records[key] = Record(
             key=key,
@@ -252,6 +324,14 @@ class Ingest:
         if not above:
             return None
         packet = self.reader.packet(key, self.eye.space, sorted(above))
+        for name in missing:
+            codec = self.plan.choices[name].codec
+            parent = packet.levels.get(codec.parent(name))
+            if parent is not None and parent.codec != codec.name:
+                raise StoreError(
+                    f"level {name!r} of {key[:12]} would be coded on top of {codec.parent(name)!r}, which is stored as "
+                    f"{parent.codec}; add --replace to code both again, or --codec {parent.codec}"
+                )
         return self.reader.opened(packet, self.eye.space)
 
     def _commit_when_due(self) -> None:
@@ -262,7 +342,7 @@ class Ingest:
         """Put what waits into the store, and report it."""
         pending, self.pending = self.pending, Pending()
         if touched := pending.touched:
-            stats = {uri: self.stats[uri] for uri in touched if uri in self.stats}
+            stats = {uri: self.stats[uri] for uri in touched - pending.refused if uri in self.stats}
             # what was planned is either not there or is to give way, so nothing else is replaced
             records = list(pending.records.values())
             self.reader.store.put(records, pending.failures, pending.uris, stats, replace=True)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
+import secrets
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -38,13 +37,14 @@ def write_features(pipeline: Pipeline, level: str, uris: Uris, out: Path, tell: 
             yield key, values
 
     out.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".chiasm-", suffix=out.suffix, dir=out.parent)
-    os.close(handle)
+    temporary = out.parent / f".chiasm-{secrets.token_hex(8)}{out.suffix.lower()}"
     try:
-        writers[out.suffix.lower()](Path(name), read(), uris, vector)
-        Path(name).replace(out)
+        with temporary.open("xb"):  # with the rights that a new file has here
+            pass
+        writers[temporary.suffix](temporary, read(), uris, vector)
+        temporary.replace(out)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 

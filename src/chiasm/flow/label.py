@@ -31,7 +31,9 @@ def label_from_csv(store: LanceStore, file: Path) -> LabelReport:
     or names no picture, StoreError for a column that a store has for itself.
     """
     try:
-        table = pyarrow.csv.read_csv(file)
+        # a key is text, also one whose digits look like a number
+        types = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(NAMED_BY, pa.string()))
+        table = pyarrow.csv.read_csv(file, convert_options=types)
     except (pa.ArrowInvalid, OSError) as error:
         raise ConfigError(f"{file} is no CSV file with one line of column names ({error}); mend it") from error
     named_by = next((name for name in NAMED_BY if name in table.column_names), None)

@@ -21,7 +21,7 @@ from chiasm import models
 from chiasm import store as stores
 from chiasm.codecs import packet as packets
 from chiasm.contracts import Features, Head, Packet, Record, Space, View
-from chiasm.encoders.pooled import Pooled
+from chiasm.encoders.pooled import PREFIX, Pooled
 from chiasm.errors import ModelError, ShapeError, StoreError
 from chiasm.flow.derive import Derivation, Derived
 from chiasm.flow.draw import Drawing, Redraw
@@ -36,7 +36,7 @@ from chiasm.heads.answers import Answer
 from chiasm.heads.reconstruct_inference import InferenceHead
 from chiasm.images import Gathered, Shot, decode, gather
 from chiasm.images.sources import Given
-from chiasm.store import LanceStore
+from chiasm.store import LanceStore, Mode
 
 __all__ = ["Pipeline", "Progress", "Summary"]
 
@@ -58,6 +58,7 @@ class Pipeline:
     asked: str = ""
     codec: str = ""
     _store: LanceStore | None = field(default=None, repr=False)
+    _heads: dict[int, Head] = field(default_factory=dict, repr=False)
 
     @staticmethod
     def load(
@@ -100,6 +101,8 @@ class Pipeline:
         pipeline = Pipeline(model, runtime or Runtime.chosen(), path, writable, wait, space, codec)
         if model is not None:
             model.check()
+            if model.is_foreign and writable:
+                _ = pipeline.eye  # what cannot be loaded makes no store
         if path is not None:
             _ = pipeline.store
         return pipeline
@@ -115,7 +118,9 @@ class Pipeline:
         if self.path is None:
             raise StoreError("this pipeline has no store; load it with Pipeline.load(name, store=PATH)")
         if self._store is None:
-            self._store = stores.open_store(self.path, "w" if self.writable else "r", self.wait)
+            # without an encoder there is nothing to make a store for
+            writing: Mode = "r+" if self.model is None else "w"
+            self._store = stores.open_store(self.path, writing if self.writable else "r", self.wait)
         return self._store
 
     @cached_property
@@ -162,7 +167,7 @@ class Pipeline:
                 f"{self.path} is open for writing, which only one process may do; send a read-only pipeline"
             )
         names = ("model", "runtime", "path", "writable", "wait", "asked", "codec")
-        return {**{name: getattr(self, name) for name in names}, "_store": None}
+        return {**{name: getattr(self, name) for name in names}, "_store": None, "_heads": {}}
 
     def keys(self, where: str = "") -> list[str]:
         """The key of every stored picture. where: a filter on their facts and the user's columns, as in SQL."""
@@ -205,8 +210,13 @@ class Pipeline:
     ) -> dict[str, int]:  # fmt: skip
         """Add what is derived from stored levels, without pixels: how many pictures were stored, known and failed.
 
-        levels: `pooled_<map>`, the mean of a map as one vector; none: of every map. Raises ShapeError for another.
+        levels: `pooled_<map>`, the mean of a map as one vector; none: of every map that is stored. Raises ShapeError
+        for another.
         """
+        if not levels:
+            stored = self.store.stats().levels.get(self.space.name, {})
+            maps = [level.name for level in self.space.levels if level.kind == "map" and level.name in stored]
+            levels = [PREFIX + name for name in maps if stored[name].rows]
         deriver = Pooled.of(self.space, levels)
         choices = {name: Choice.of(models.codec_of(deriver.gives, name), 0) for name in deriver.gives.names}
         counts = Derivation(self.reader, deriver, self.runtime, choices, replace).run(self.keys(where), report)
@@ -214,7 +224,7 @@ class Pipeline:
         return counts
 
     def choices(self, levels: Sequence[str] = (), quality: int = 5) -> tuple[tuple[str, ...], Mapping[str, Choice]]:
-        """The levels to code, parents included, and how each of them, and each on top of one of them, is coded.
+        """The levels to code, parents included, and how each level of the encoder is coded, parents first.
 
         Raises ShapeError for a level that the encoder does not give, PacketError for an unknown codec or quality.
         """
@@ -228,8 +238,7 @@ class Pipeline:
                 asked.add(above)
         if not asked:
             raise ShapeError(f"expected a level or more, got none; there are {', '.join(space.names)}")
-        needed = [name for name in ordered if name in asked or codecs[name].parent(name) in asked]
-        return tuple(name for name in space.names if name in asked), {name: every[name] for name in needed}
+        return tuple(name for name in space.names if name in asked), {name: every[name] for name in ordered}
 
     def features(self, key: str, levels: Sequence[str] | None = None) -> Features:
         """The stored features of a picture: float32 maps 1 C h w, as its encoder saw it, and vectors 1 D.
@@ -285,10 +294,15 @@ class Pipeline:
         Raises as `features` does, ModelError for a task that has no head, ConfigError when nothing is asked, or `view`
         is not between 1 and 170.
         """
-        placed = self.runtime.placed
-        asked: list[tuple[Head, str]] = [(placed(models.head(task, self.space.name)), task) for task in tasks]
-        asked += [(placed(head), task.name) for task in head.tasks] if head is not None else []
+        asked: list[tuple[Head, str]] = [(self._placed(models.head(task, self.space.name)), task) for task in tasks]
+        asked += [(self._placed(head), task.name) for task in head.tasks] if head is not None else []
         return self.predictor.answers(key, asked, view)
+
+    def _placed(self, head: Head) -> Head:
+        """A head on the device. Looking through its weights takes longer than some answers: once is enough."""
+        if id(head) not in self._heads:
+            self._heads[id(head)] = self.runtime.placed(head)
+        return self._heads[id(head)]
 
     @property
     def predictor(self) -> Predictor:

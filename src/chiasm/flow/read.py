@@ -43,11 +43,6 @@ class Reader:
             raise StoreError(f"{self.store.path} holds no space {name!r}; {nearest(name, spaces)}")
         return spaces[name]
 
-    def rows(self, space: str, level: str) -> int:
-        """How many pictures have a level. Raises StoreError or ShapeError for one that the store does not know."""
-        name = self.space(space).level(level).name
-        return self.store.stats().levels[space][name].rows
-
     def packet(self, key: str, space: Space, levels: Sequence[str] | None = None) -> Packet:
         """The coded levels of a picture, and those that they are coded on top of; None: all that are stored.
 
@@ -96,10 +91,17 @@ class Reader:
 
     def codec_of(self, coded: Coded) -> Codec:
         """The codec that a level names. Raises StoreError when its tables are not to be had."""
-        wanted = (coded.codec, coded.tables)
-        if wanted not in self._codecs:
-            self._codecs[wanted] = models.codec_for(*wanted, self.store.table)
-        return self._codecs[wanted]
+        return self._codec(coded.codec, coded.tables)
+
+    def parent_of(self, level: str, codec_id: str) -> str:
+        """The level that one with this codec id (see `Coded`) is coded on top of, or ""."""
+        name, _, tables = codec_id.partition("/")[0].partition("@")
+        return self._codec(name, tables).parent(level)
+
+    def _codec(self, name: str, tables: str) -> Codec:
+        if (name, tables) not in self._codecs:
+            self._codecs[name, tables] = models.codec_for(name, tables, self.store.table)
+        return self._codecs[name, tables]
 
     def check(self, record: Record) -> str | None:
         """Decode all of a record that was read: why that cannot be done, or None. What `store.verify` asks for."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from chiasm.errors import ConfigError, nearest
+from chiasm.flow.threads import Threads
 
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -45,6 +46,10 @@ class Runtime:
     def tag(self) -> str:
         """The precision in a word: part of an encoder's id, since features differ by it."""
         return TAGS[self.dtype]
+
+    def threads(self, alone: bool = False) -> Threads:
+        """Threads for pictures: several on a CPU, one that feeds a GPU in batches, one where `alone` is asked."""
+        return Threads(alone=alone or self.device.type != "cpu")
 
     def placed(self, module: M) -> M:
         """The same module, its weights on the device; what is no module is given back as it is."""

@@ -13,6 +13,7 @@ from chiasm.errors import ImageError, ModelError
 from chiasm.features import views
 from chiasm.features.layout import Window, cut, pad, tiles
 from chiasm.flow.runtime import Runtime
+from chiasm.flow.threads import Threads
 from chiasm.flow.tiles import Seen
 from chiasm.images import Shot
 from chiasm.images.raw.sensor import condition
@@ -36,6 +37,10 @@ class Eye:
         """Of all its encoders."""
         return tuple(self.id(kind) for kind in self.encoders)
 
+    def threads(self) -> Threads:
+        """Threads for pictures: one with all cores where an encoder can be called by one only."""
+        return self.runtime.threads(alone=not all(encoder.concurrent for encoder in self.encoders.values()))
+
     def id(self, kind: Kind) -> str:
         """Provenance of what this gives for pictures of a kind: encoder, weights, preprocessing, view, precision."""
         encoder = self.encoders[kind]
@@ -45,9 +50,11 @@ class Eye:
         """Why this picture cannot be encoded, if it cannot."""
         if picture.kind in self.encoders:
             return None
+        wanted, came, way = "a photograph", "a RAW file", "encode it with ns-rgb, or develop it first"
+        if picture.kind == "rgb":
+            wanted, came, way = "a RAW file", "a photograph", "encode it with ns-rgb"
         return ImageError(
-            f"{picture.uri}: expected a photograph, got a RAW file, which no encoder of {self.space.name!r} reads; "
-            "encode it with ns-rgb, or develop it first",
+            f"{picture.uri}: expected {wanted}, got {came}, which no encoder of {self.space.name!r} here reads; {way}",
             "unsupported",
         )
 

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import TypeVar
 
 from chiasm.errors import ConfigError
 
+A = TypeVar("A")
+R = TypeVar("R")
+
 MOST = 256  # more threads than any machine gains by
+PICTURES = 4  # pictures at a time, at most: each is held decoded
+SHARE = 1 << 18  # pixels that one thread takes at once, about: small pictures are encoded together
 
 
 def cores() -> int:
@@ -48,3 +57,46 @@ def wait_quietly() -> None:
     """
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"} & set(os.environ):
         os.environ["OMP_WAIT_POLICY"] = "passive"
+
+
+class Threads:
+    """Threads that each compute with their share of the cores: pictures scale better than convolutions of one do.
+
+    alone: whether one thread is to have all of the device, as on a GPU, which computes in batches.
+    """
+
+    def __init__(self, alone: bool = False) -> None:
+        import torch
+
+        self._before = torch.get_num_threads()
+        self.count = 1 if alone else min(PICTURES, self._before)
+        self._alone = alone
+        share = max(1, self._before // self.count)
+        self._pool = ThreadPoolExecutor(self.count, initializer=torch.set_num_threads, initargs=(share,))
+
+    @property
+    def ahead(self) -> int:
+        """Tasks that may be under way before the first is waited for."""
+        return 2 * self.count
+
+    def __enter__(self) -> Threads:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def submit(self, function: Callable[[A], R], given: A) -> Future[R]:
+        return self._pool.submit(function, given)
+
+    def shares(self, work: Sequence[A], pixels: Callable[[A], int]) -> Iterator[list[A]]:
+        """Parts of some work for single threads, by pixels."""
+        part: list[A] = []
+        for each in work:
+            if part and not self._alone and sum(map(pixels, [*part, each])) > SHARE:
+                yield part
+                part = []
+            part.append(each)
+        if part:
+            yield part

@@ -269,8 +269,8 @@ class Walk:
     held: dict[int, tuple[Window, Mapping[str, Tensor]]] = field(default_factory=dict, repr=False)
 
     def __iter__(self) -> Iterator[tuple[Window, Window, dict[str, Tensor]]]:
-        coded = self.reader.packet.levels[self.names[0]]
         self.reader.require(self.names)
+        coded = self.reader.packet.levels[self.names[0]]
         if any(self.reader.packet.levels[name].tile != coded.tile for name in self.names) or not coded.tile:
             whole = Window(0, 0, *coded.view.size)
             yield whole, whole, self.reader.whole(self.names)

@@ -7,6 +7,7 @@ open_store("photos.lance").get("a1b2c3", {"ns-1": ["context"]})
 """
 
 from chiasm.store.lance_store import COMMIT_BYTES, COMMIT_ROWS, COMMIT_SECONDS, LanceStore, open_store
+from chiasm.store.local.opening import Mode
 from chiasm.store.local.tables import StoreWarning
 from chiasm.store.merging import MergeReport
 from chiasm.store.reports import LevelStats, StoreStats, VerifyReport
@@ -18,6 +19,7 @@ __all__ = [
     "LanceStore",
     "LevelStats",
     "MergeReport",
+    "Mode",
     "StoreStats",
     "StoreWarning",
     "VerifyReport",

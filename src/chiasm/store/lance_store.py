@@ -25,7 +25,7 @@ from chiasm.store.local.commits import Change
 from chiasm.store.local.files import guarded, require_space
 from chiasm.store.local.journal import numbers
 from chiasm.store.local.lock import WriterLock
-from chiasm.store.local.opening import Mode, check_store, make_store
+from chiasm.store.local.opening import Mode, check_free, check_store, make_store
 from chiasm.store.local.tables import Snapshot, StoreWarning
 from chiasm.store.local.verification import Check, verify
 from chiasm.store.merging import MergeReport, merge
@@ -50,20 +50,23 @@ T = TypeVar("T")
 
 
 def open_store(path: str | os.PathLike[str], mode: Mode = "r", wait: float = 0.0) -> LanceStore:
-    """Open a store. mode "w" takes the writer's lock, and makes the store when there is none.
+    """Open a store. "r+" takes the writer's lock; "w" does, too, and makes the store when there is none.
 
     wait: seconds to wait for another writer's end. A reader sees the store as it was at opening, or at its last
     `refresh`. Warns with StoreWarning when a torn last commit was passed over. Raises StoreError: no store here, one of
     another format, another writer, a link inside the store, no version that opens.
     """
     root = Path(path).absolute()
-    if mode not in ("r", "w"):
-        raise StoreError(f"a store is opened with mode 'r' or 'w', got {mode!r}")
-    lock = None
+    if mode not in ("r", "r+", "w"):
+        raise StoreError(f"a store is opened with mode 'r', 'r+' or 'w', got {mode!r}")
     if mode == "w":
         with guarded("making the folder", root.parent):
             root.mkdir(parents=True, exist_ok=True)
-        lock = WriterLock(root, wait)
+    if mode == "w" and not os.path.lexists(root / "store.json"):
+        check_free(root)
+    elif mode != "r":
+        check_store(root)
+    lock = None if mode == "r" else WriterLock(root, wait)
     try:
         if lock and not os.path.lexists(root / "store.json"):
             make_store(root)
@@ -188,10 +191,15 @@ class LanceStore:
         self._now = commits.apply(self._now, removal(self._now, full), f"removing {len(full)} images")
         return len(full)
 
-    def remove_level(self, space: str, level: str) -> int:
-        """Take one level of all pictures out, and out of its space. Gives the rows that it had; reads none of them."""
+    def remove_level(self, space: str, level: str, dry_run: bool = False) -> int:
+        """Take one level of all pictures out, and out of its space. Gives the rows that it had (or has, `dry_run`).
+
+        Raises StoreError for an unknown level, or one that another is coded on top of.
+        """
+        frame, rows = without_level(self._here(), space, level)
+        if dry_run:
+            return rows
         self._require_writer("remove_level")
-        frame, rows = without_level(self._now.commit, space, level)
         self._now = commits.apply(self._now, {}, f"removing {space} {level}", frame=frame)
         return rows
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from chiasm.contracts import Record
+from chiasm.contracts import Record, Stored
 from chiasm.store.ledger import Ledger
 
 if TYPE_CHECKING:
     from chiasm.store.lance_store import LanceStore
 
+Made = Mapping[str, Mapping[str, tuple[str, str]]]  # key -> level -> encoder id, codec id
 AT_ONCE = 512  # pictures of one commit
 BYTES_AT_ONCE = 64 << 20
 
@@ -19,13 +20,15 @@ BYTES_AT_ONCE = 64 << 20
 @dataclass(frozen=True)
 class MergeReport:
     """What a merge added. images: new pictures. levels: levels of pictures, of new ones and of known ones. labelled:
-    new pictures that came with labels. failures: uris that failed there and are not known here.
+    new pictures that came with labels. failures: uris that failed there and are not known here. left_out: levels that
+    were coded on top of another level than the one of that name that is here, which could not be read.
     """
 
     images: int
     levels: int
     labelled: int
     failures: int
+    left_out: int
 
 
 def merge(store: LanceStore, other: LanceStore) -> MergeReport:
@@ -35,11 +38,11 @@ def merge(store: LanceStore, other: LanceStore) -> MergeReport:
     columns = other.columns()
     if columns:
         store.label(columns, {})
-    images, levels, labelled = 0, 0, 0
+    counts = [0, 0, 0, 0]
     for batch in batches(other):
-        new = merge_batch(store, other, batch)
-        images, levels, labelled = images + new[0], levels + new[1], labelled + new[2]
-    return MergeReport(images, levels, labelled, merge_failures(store, other))
+        counts = [sum(pair) for pair in zip(counts, merge_batch(store, other, batch), strict=True)]
+    images, levels, labelled, left_out = counts
+    return MergeReport(images, levels, labelled, merge_failures(store, other), left_out)
 
 
 def batches(other: LanceStore) -> Iterator[list[Record]]:
@@ -55,13 +58,16 @@ def batches(other: LanceStore) -> Iterator[list[Record]]:
     yield batch
 
 
-def merge_batch(store: LanceStore, other: LanceStore, batch: Sequence[Record]) -> tuple[int, int, int]:
-    """Pictures, levels and labelled pictures that were new."""
+def merge_batch(store: LanceStore, other: LanceStore, batch: Sequence[Record]) -> tuple[int, int, int, int]:
+    """Pictures, levels and labelled pictures that were new, and levels that were left out."""
     if not batch:
-        return 0, 0, 0
+        return 0, 0, 0, 0
     keys = [record.key for record in batch]
     here = Ledger(store._now).here(keys)  # noqa: SLF001 - the same class
     known = {space: store.made(keys, space) for record in batch for space in record.spaces}
+    fitting = [fitting_levels(store, record, known) for record in batch]
+    left_out = sum(map(level_count, batch)) - sum(map(level_count, fitting))
+    batch = fitting
     tables = {one.coded.tables for record in batch for stored in record.spaces.values() for one in stored.values()}
     for name in sorted(filter(None, tables)):
         store.put_table(name, other.table(name))
@@ -75,7 +81,35 @@ def merge_batch(store: LanceStore, other: LanceStore, batch: Sequence[Record]) -
     fresh = [replace(r, uris=tuple(uri for uri in r.uris if uri not in places)) for r in batch]  # ours stay as they are
     store.put(fresh, stats=Ledger(other._now).stats(keys))  # noqa: SLF001
     new = [record for record in batch if record.key not in here]
-    return len(new), levels, sum(bool(record.columns) for record in new)
+    return len(new), levels, sum(bool(record.columns) for record in new), left_out
+
+
+def level_count(record: Record) -> int:
+    return sum(map(len, record.spaces.values()))
+
+
+def fitting_levels(store: LanceStore, record: Record, known: Mapping[str, Made]) -> Record:
+    """The record without new levels that were coded on top of another level than the one that is here.
+
+    known: space -> key -> level -> what made it, of what is here.
+    """
+    spaces: dict[str, dict[str, Stored]] = {}
+    for space, levels in record.spaces.items():
+        here = known[space].get(record.key, {})
+        above = [one.coded.parent for name, one in levels.items() if name not in here and one.coded.parent in here]
+        ours = store.get(record.key, {space: above}).spaces.get(space, {}) if above else {}
+        spaces[space] = {name: one for name, one in levels.items() if name in here or stands(one, levels, here, ours)}
+    return replace(record, spaces=spaces)
+
+
+def stands(
+    one: Stored, levels: Mapping[str, Stored], here: Mapping[str, object], ours: Mapping[str, Stored]
+) -> bool:
+    """Whether a new level can be read here. levels: that come. here: that are there. ours: parents among those."""
+    parent = one.coded.parent
+    if parent in here:
+        return ours[parent].coded.crc == one.coded.base
+    return not parent or (parent in levels and stands(levels[parent], levels, here, ours))
 
 
 def merge_failures(store: LanceStore, other: LanceStore) -> int:

@@ -10,6 +10,7 @@ from chiasm.errors import StoreError, nearest
 from chiasm.store.local.commits import Change
 from chiasm.store.local.journal import Commit
 from chiasm.store.local.tables import Snapshot
+from chiasm.store.names import quoted
 from chiasm.store.writing import changing
 
 
@@ -23,23 +24,34 @@ def removal(now: Snapshot, keys: Sequence[str]) -> dict[str, Change]:
     return changes
 
 
-def without_level(commit: Commit, space: str, level: str) -> tuple[Commit, int]:
-    """The commit without one level, and the rows that it had. Raises StoreError for a level that is not known."""
+def without_level(now: Snapshot, space: str, level: str) -> tuple[Commit, int]:
+    """The commit without one level, and the rows that it had.
+
+    Raises StoreError for a level that is not known, or that another one is coded on top of.
+    """
+    commit = now.commit
     if space not in commit.spaces:
         raise StoreError(f"this store has no space {space!r}; {nearest(space, commit.spaces)}")
     known = commit.spaces[space]
     if level not in known.names:
         raise StoreError(f"this store has no level {level!r} of space {space!r}; {nearest(level, known.names)}")
+    for other in known.names:
+        table = now.level(space, other) if other != level else None
+        if table and len(table.where(f"parent = {quoted(level)}", ["key"], limit=1)):
+            raise StoreError(
+                f"level {other!r} of {space!r} is coded on top of {level!r} and cannot be read without it; "
+                f"remove {other!r} first"
+            )
     rest = tuple(one for one in known.levels if one.name != level)
     spaces = {name: one for name, one in commit.spaces.items() if name != space or rest}
     if rest:
         spaces[space] = Space(space, rest, known.grid)
-    table = commit.table_of(space, level)
+    folder = commit.table_of(space, level)
     left = replace(
         commit,
         spaces=spaces,
-        versions={name: version for name, version in commit.versions.items() if name != table},
-        rows={name: rows for name, rows in commit.rows.items() if name != table},
-        levels={name: of for name, of in commit.levels.items() if name != table},
+        versions={name: version for name, version in commit.versions.items() if name != folder},
+        rows={name: rows for name, rows in commit.rows.items() if name != folder},
+        levels={name: of for name, of in commit.levels.items() if name != folder},
     )
-    return left, commit.rows.get(table, 0) if table else 0
+    return left, commit.rows.get(folder, 0) if folder else 0

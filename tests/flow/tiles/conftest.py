@@ -75,6 +75,7 @@ class Photographic:
 
     space, accepts, margin, view, id = NS, "rgb", RECEPTIVE_FIELD["rgb"], "native", "small"
     precision = ""
+    concurrent = True
 
     def __init__(self, run: Callable[[Tensor], Features]) -> None:
         self.run = run

@@ -87,6 +87,7 @@ class ForeignEncoder:
 
     accepts: Kind = "rgb"
     margin: int | None = None
+    concurrent = False  # a library may keep what it computes
 
     def __init__(self, opened: Opened, view: str | None, device: torch.device, dtype: torch.dtype | None) -> None:
         self.view = _checked(view, opened)

@@ -31,7 +31,7 @@ from chiasm.store.local.files import (
 from chiasm.store.local.journal import FIXED, Commit, numbers, write_commit
 from chiasm.store.rows import ERRORS, PICTURES, SOURCES
 
-Mode = Literal["r", "w"]
+Mode = Literal["r", "r+", "w"]
 FORMAT = 2
 LIMIT = 1 << 16  # bytes of store.json
 FOLDERS = (*FIXED, "levels", "commits", "tables", "quarantine")
@@ -64,11 +64,17 @@ def check_folders(root: Path) -> None:
             require_real(folder, folder=True)
 
 
-def make_store(root: Path) -> None:
-    """Make an empty store in a folder that the caller has locked. A creation that was killed is begun anew."""
-    strange = {path.name for path in root.iterdir()} - {*FOLDERS, "writer.lock", "store.json.part"}
+def check_free(root: Path) -> None:
+    """Raise StoreError for a folder that a store cannot be made in; nothing is written."""
+    with guarded("making the store", root):
+        strange = {path.name for path in root.iterdir()} - {*FOLDERS, "writer.lock", "store.json.part", "store.json"}
     if strange:
         raise StoreError(f"{root}: not a store, and it holds {sorted(strange)[0]!r}; choose an empty or new folder")
+
+
+def make_store(root: Path) -> None:
+    """Make an empty store in a folder that the caller has locked. A creation that was killed is begun anew."""
+    check_free(root)
     check_folders(root)
     if any(number > 1 for number in numbers(root)):
         raise StoreError(f"{root}: store.json is missing beside committed images; bring it back from a backup")
