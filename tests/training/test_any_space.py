@@ -27,6 +27,7 @@ VIEWS = {
     "native": View((140, 168)),
     "smaller": View((112, 112), (0.8, 0.75)),
     "larger and moved": View((224, 252), (1.5, 1.4), (10.0, 14.0)),
+    "much larger": View((336, 392), (2.5, 2.6), (0.0, 4.0)),
 }
 SIZE = (130, 149)
 COUNT = 12
