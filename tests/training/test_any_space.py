@@ -142,6 +142,8 @@ def test_what_a_network_cannot_do_is_said():
         fresh_head(SPACE, zones, "dense")
     with pytest.raises(ConfigError, match="the network convolutional does not answer a label"):
         fresh_head(SPACE, label, "convolutional")
+    with pytest.raises(ConfigError, match="'denoise' is, is answered by the network dense .* got linear on space 'vit"):
+        fresh_head(SPACE, spec_of("denoise", []))
     with pytest.raises(ConfigError, match="'zones' expects a kind of answer, got none; add --kind"):
         spec_of("zones", [])
     with pytest.raises(ConfigError, match=r"called '\.\./zones'"):
