@@ -26,10 +26,12 @@ from PIL import Image
 import workbench
 from chiasm.contracts import Record
 from chiasm.errors import StoreError
+from chiasm.flow import encode
 from chiasm.flow.pipeline import Pipeline
 from chiasm.store import LanceStore, open_store
 
 MODEL = "test-space"
+ROWS = 16  # of a commit: many commits, so that kills also meet the merging of small files
 
 
 def make_pictures(folder: Path, count: int) -> None:
@@ -44,12 +46,13 @@ def make_pictures(folder: Path, count: int) -> None:
 def child(folder: str, store: str) -> None:
     """Encode until killed or done; every line is the keys of a commit that is safe."""
     torch.set_num_threads(1)
+    encode.COMMIT_ROWS = ROWS
     print("ready", flush=True)
     with Pipeline.load(MODEL, store=store, writable=True, precision="float32") as pipeline:
         put = pipeline.store.put
 
-        def told(records: list[Record], *rest: object) -> None:
-            put(records, *rest)
+        def told(records: list[Record], *rest: object, **named: object) -> None:
+            put(records, *rest, **named)
             print(json.dumps([record.key for record in records]), flush=True)
 
         pipeline.store.put = told

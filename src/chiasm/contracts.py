@@ -274,10 +274,9 @@ class Parent:
 class Encoder(Protocol):
     """Pixels to features: B C H W in [0, 1], H and W multiples of `space.grid`; a function of its arguments.
 
-    margin: pixels around a place that can change a feature there, a multiple of the grid; None: the whole picture can,
-    so it is never cut into tiles. view: how a picture is fitted: "native", "longest:518", "square:224". id: weights,
-    preprocessing and view in one word (provenance). precision: a word that is added to the id, where whoever runs it
-    cannot change that; else "". concurrent: whether several threads may call it at once.
+    margin: pixels around a place that can change a feature, a multiple of the grid; None: the whole picture can, so it
+    is never cut. view: native, longest:518, square:224. id: weights, preprocessing, view. precision: added to the id: a
+    word for its own, "" for that of whoever runs it. concurrent: whether several threads may call it.
     """
 
     @property
@@ -296,17 +295,19 @@ class Encoder(Protocol):
     def id(self) -> str: ...
 
     @property
-    def precision(self) -> str: ...
+    def concurrent(self) -> bool: ...
 
     @property
-    def concurrent(self) -> bool: ...
+    def precision(self) -> str: ...
 
     def __call__(self, pixels: Tensor, condition: Tensor | None = None) -> Features: ...
 
 
 class Deriver(Protocol):
-    """Stored levels of a space to further levels of a space, without pixels. reads: what it needs. id: of the
-    computation; the store keeps it with the encoder and codec of the levels that `sources` names."""
+    """Stored levels of a space to further levels of a space, without pixels. reads: what it needs.
+
+    id: of the computation; the store keeps it with the encoder and codec of the levels that `sources` names.
+    """
 
     @property
     def space(self) -> Space: ...  # of what it reads
@@ -378,9 +379,8 @@ class Head(Protocol):
 class Store(Protocol):
     """Records on disk. `put` is one durable commit: when it returns, all of it is safe.
 
-    levels, here and below: space -> names of the levels to read; None: all of them; {}: the facts alone. uris: uri ->
-    key, of pictures that are stored or in this call. stats: uri -> size and mtime. replace: levels that are there
-    already give way; else they are kept.
+    levels: space -> names of the levels to read; None: all of them; {}: the facts alone. uris: uri -> key, of pictures
+    that are stored or in this call. stats: uri -> size and mtime. replace: levels that are there give way.
     """
 
     def put(

@@ -203,8 +203,8 @@ class LateEncoder:
     """The encoder of an entry in its fastest form, whose weights are read when it is first called."""
 
     view = "native"
-    precision = ""
     concurrent = True
+    precision = ""
 
     def __init__(self, chosen: Entry, device: torch.device, dtype: torch.dtype) -> None:
         from chiasm.encoders.ns import RECEPTIVE_FIELD
@@ -270,7 +270,8 @@ def trainable(task: str, space: str) -> HeadModule:
 def _answering(task: str, space: str) -> Entry:
     known = {task: item for item in ENTRIES.values() for task in item.tasks if item.space == space}
     if task not in known:
-        raise ModelError(f"no head for task {task!r} on space {space!r}; {nearest(task, known)}")
+        way = nearest(task, known) if known else "train one with `chiasm train head`, and name it with --head"
+        raise ModelError(f"no head for task {task!r} on space {space!r}; {way}")
     return known[task]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -25,6 +27,17 @@ def test_reconstruct_draws_every_picture_under_its_own_name(call, store, photos,
     assert np.abs(pixels(drawn) - pixels(photos / "beach.png")).mean() < 8
 
 
+@pytest.mark.parametrize(
+    ("levels", "said"),
+    [("detial", "did you mean 'detail'"), ("context,pooled_context", "are drawn from context, detail")],
+)
+def test_what_is_wrong_with_every_picture_is_said_once(call, store, tmp_path, levels, said):
+    mine = shutil.copytree(store, tmp_path / "mine.lance")
+    call("derive", mine)
+    told = call("reconstruct", mine, "--out", tmp_path / "drawn", "--levels", levels)
+    assert (told.code, len(told.err.splitlines()), said in told.err) == (3, 1, True)
+
+
 def test_context_alone_is_another_picture_of_the_same_size(call, store, tmp_path):
     call("reconstruct", store, "--out", tmp_path / "all")
     call("reconstruct", store, "--out", tmp_path / "some", "--levels", "context")
@@ -44,7 +57,8 @@ def test_one_picture_one_file_no_store(call, photos, tmp_path):
     assert {(level["codec"], level["quality"]) for level in facts["levels"].values()} == {("transform", 5)}
     assert (facts["height"], facts["width"]) == (48, 64)
     assert facts["bits_per_pixel"] == pytest.approx(8 * packet.stat().st_size / (48 * 64))
-    assert "detail" in call("inspect", packet).out
+    first = [line.split()[0] for line in call("inspect", packet).out.splitlines()]
+    assert first.count("context") == first.count("detail") == 1  # a line each
     said = call("unpack", packet, "-o", drawn, "--json")
     assert (said.code, said.summary["height"], said.summary["width"]) == (0, 48, 64)
     assert np.abs(pixels(drawn) - pixels(photos / "beach.png")).mean() < 8

@@ -102,6 +102,20 @@ def test_labels_of_unknown_pictures_are_named_and_the_others_stay(call, mine, ph
     assert "a column called key or uri" in call("label", mine, table).err
 
 
+def test_a_later_table_of_labels_may_have_no_value_or_no_fraction(call, mine, photos, tmp_path):
+    table, tables = tmp_path / "labels.csv", (("2.5", "a"), ("3", "b"), ("", ""))
+    for rating, word in tables:
+        table.write_text(f"uri,rating,word,later\n{photos / 'beach.png'},{rating},{word},\n", encoding="utf-8")
+        said = call("label", mine, table)
+        assert said.code == 0, said.err
+        with open_store(mine) as opened:
+            assert {name: str(kind) for name, kind in opened.columns().items()} == {
+                "rating": "double", "word": "string", "later": "string"}  # fmt: skip
+            found = dict(opened.get(str(photos / "beach.png"), {}).columns)
+        assert found.get("rating") == (float(rating) if rating else None)
+        assert found.get("word", "") == word
+
+
 def test_the_digits_of_a_key_are_not_read_as_a_number(tmp_path):
     table, names = tmp_path / "labels.csv", ["00012345", "123456e7", "9" * 64]
     asked = []

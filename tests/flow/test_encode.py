@@ -363,8 +363,7 @@ class Bright:
     """An encoder of one map, whose numbers no codec takes where a picture is white, and that reads no long ones."""
 
     space = Space("bright", (Level("map", 3, 4),), 4)
-    accepts, margin, view, id, concurrent = "rgb", None, "native", "bright@1", True
-    precision = ""
+    accepts, margin, view, id, concurrent, precision = "rgb", None, "native", "bright@1", True, ""
 
     def __call__(self, pixels, condition=None):
         if pixels.shape[-1] > 80:

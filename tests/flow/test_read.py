@@ -281,3 +281,14 @@ def test_what_was_derived_of_a_level_that_is_replaced_is_derived_again(writer, s
     assert id.startswith("pooled-mean-1: test-space@")
     assert id.endswith("/q8")
     assert writer.derive(replace=True) == {"stored": 0, "known": 2, "failed": 0}
+
+
+def test_what_is_derived_depends_on_what_its_source_is_coded_on(writer, save):
+    path = save("a.png", 64, 64)
+    writer.encode([path], workers=0, quality=8, levels=("context",))
+    writer.encode([path], workers=0, quality=2)
+    assert writer.derive(("pooled_detail",)) == {"stored": 1, "known": 0, "failed": 0}
+    writer.encode([path], workers=0, quality=2, replace=True)  # of detail, all but its context is as before
+    assert writer.derive(("pooled_detail",)) == {"stored": 1, "known": 0, "failed": 0}
+    found = writer.features(str(path))
+    torch.testing.assert_close(found["pooled_detail"], found["detail"].mean(dim=(2, 3)), rtol=1e-3, atol=1e-3)

@@ -38,6 +38,14 @@ def test_a_gpu_that_is_not_there_is_said():
         Runtime.chosen("cuda")
 
 
+def test_a_module_that_others_use_elsewhere_stays_there():
+    network = nn.Conv2d(3, 8, 3)
+    placed = Runtime(torch.device("meta"), torch.float32).placed(network)
+    assert {x.device.type for x in placed.parameters()} == {"meta"}
+    assert {x.device.type for x in network.parameters()} == {"cpu"}
+    assert Runtime.chosen("cpu").placed(network) is network
+
+
 def test_answers_are_float32_without_gradient_and_differ_by_precision():
     torch.manual_seed(0)
     network, pixels = nn.Conv2d(3, 8, 3, padding=1), torch.rand(2, 3, 16, 20)

@@ -20,8 +20,8 @@ class Counting:
     def __init__(self, encoder, calls):
         self.encoder, self.calls = encoder, calls
         self.space, self.accepts, self.id = encoder.space, encoder.accepts, encoder.id
-        self.margin, self.view, self.precision = encoder.margin, encoder.view, encoder.precision
-        self.concurrent = encoder.concurrent
+        self.margin, self.view, self.concurrent = encoder.margin, encoder.view, encoder.concurrent
+        self.precision = encoder.precision
 
     def __call__(self, pixels, condition=None):
         self.calls.append(len(pixels))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from dataclasses import replace
 
 import pyarrow as pa
@@ -11,7 +12,7 @@ import pytest
 from chiasm.contracts import Failure, Level, Space, Stored
 from chiasm.errors import StoreError
 from chiasm.store import open_store
-from chiasm.store.local import growth
+from chiasm.store.local import commits, growth
 
 COLUMNS = {"split": pa.string(), "rating": pa.float32(), "faces": pa.int64(), "seen": pa.bool_()}
 
@@ -128,6 +129,24 @@ def test_a_removed_level_is_gone_and_may_come_back(store, made, path):
     store.remove_level("ns-1", "context")
     assert store.spaces() == {}
     assert store.get(made.key_of(1), {}) == replace(made.record(1), spaces={})
+
+
+def test_a_level_that_comes_back_after_compacting_is_not_removed_again(store, made, path, monkeypatch):
+    store.put([made.record(number) for number in range(6)])
+    for grace in (3600.0, 0.0):
+        store.remove_level("ns-1", "detail")
+        store.compact()
+        store.declare(made.SPACE)
+        store.put([made.record(1)])
+        monkeypatch.setattr(commits, "GRACE", grace)
+        store.compact()
+        store.put([made.record(2)])
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            with open_store(path) as reader:
+                assert set(reader.get(made.key_of(1)).spaces["ns-1"]) == {"context", "detail"}
+                assert reader.stats().levels["ns-1"]["detail"].rows == 2
+        assert store.verify().sound
 
 
 def test_another_store_is_merged_with_its_labels_and_what_is_here_stays(labelled, made, tmp_path):

@@ -13,7 +13,7 @@ from chiasm.cli import options
 from chiasm.cli.group import SOME_FAILED
 from chiasm.cli.outputs import FORMATS, file_names, picture_file
 from chiasm.cli.terminal import Terminal, size_words
-from chiasm.errors import ChiasmError, PacketError
+from chiasm.errors import ChiasmError, PacketError, ShapeError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,6 +47,10 @@ def reconstruct(
     be drawn is named and stops nothing.
     """
     with reading.pipeline(store) as pipeline:
+        reads = pipeline.drawing.head.reads.names  # what is wrong with all pictures is said once
+        for name in levels or ():
+            if pipeline.space.level(name).name not in reads:
+                raise ShapeError(f"pictures are drawn from {', '.join(reads)}, got level {name!r}; leave it out")
         names = file_names(pipeline.uris(reading.where), kind)
         failed = _draw_all(terminal, names, lambda key: pipeline.reconstruct(key, levels), out, kind)
     if failed:

@@ -59,7 +59,7 @@ quality = click.option(
     type=click.IntRange(1, 8),
     default=5,
     show_default=True,
-    help="1 is smallest, 8 is closest to the picture.",
+    help="Of the codec transform: 1 is smallest, 8 is closest to the picture.",
 )
 written_levels = click.option(
     "--levels", callback=_levels, metavar="NAMES", help="Levels to keep, as context,detail.  [default: all]"

@@ -7,6 +7,7 @@ import io
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,9 +20,11 @@ from chiasm.cli import options
 from chiasm.cli.group import SOME_FAILED
 from chiasm.cli.outputs import file_names
 from chiasm.cli.terminal import Terminal
-from chiasm.errors import ChiasmError
+from chiasm.errors import ChiasmError, StoreError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from chiasm.cli.sheets import ContactSheet, Row
     from chiasm.flow.pipeline import Pipeline
     from chiasm.flow.threads import Threads
@@ -77,15 +80,14 @@ def predict(
     No picture is read again. Each file is called after its source, the first digits of its key, and the
     task: holiday-1a2b3c4d.depth.png; contact-sheet.png shows them side by side. --format is that of pictures (denoise).
     """
-    from chiasm import models
     from chiasm.cli.sheets import ContactSheet
+    from chiasm.models import head_of
 
     if not tasks and head is None:
         raise click.UsageError("expected a task or a head; add --task semantics,depth,normals,edges or --head FILE")
     with reading.pipeline(store) as pipeline:
-        own = models.head_of(head, pipeline.space) if head else None
-        for task in tasks:  # what this space has no head for is said once, and not of every picture
-            models.head(task, pipeline.space.name)
+        own = head_of(head, pipeline.space) if head else None
+        pipeline.heads(tasks, own)  # what is wrong with all pictures is said once
         answered = partial(pipeline.predict, tasks=tasks, head=own, view=view)
         job = _Job(terminal, pipeline, answered, out, kind, arrays)
         failed = job.run(file_names(pipeline.uris(reading.where), ""), ContactSheet())
@@ -163,8 +165,14 @@ class _Job:
             self._write(done, f"{name}.npz", _packed(answers))
         maps = [answer for answer in answers if answer.values.ndim > 1]
         if shown and maps:
-            done.row = sheet_row(self.pipeline.thumbnail(key), maps)
+            done.row = sheet_row(self._thumbnail(key), maps)
         return done
+
+    def _thumbnail(self, key: str) -> np.ndarray | None:
+        """The picture small; None where no head draws its space, or what that reads is not stored of it."""
+        with suppress(StoreError):
+            return self.pipeline.thumbnail(key)
+        return None
 
     def _write(self, done: _Done, name: str, data: bytes) -> None:
         durable.write(self.out / name, data)

@@ -67,16 +67,17 @@ class ContactSheet:
 
         if not self.rows:
             return None
-        widths = [max(row.thumbs[i].width for row in self.rows) for i in range(len(self.rows[0].thumbs))]
+        rows = self._alike()
+        widths = [max(row.thumbs[i].width for row in rows) for i in range(len(rows[0].thumbs))]
         lefts = [sum(widths[:i]) + GAP * i for i in range(len(widths))]
         width = sum(widths) + GAP * (len(widths) - 1)
         bottom = LINE + (THUMB + GAP) * len(self.rows)
         classes = sorted(frozenset().union(*(row.classes for row in self.rows)), key=lambda swatch: swatch[1])
         places, lines = _places(classes, width)
         sheet = Image.new("RGB", (width, bottom + LINE * lines), "white")
-        for left, title in zip(lefts, self.rows[0].titles, strict=True):
+        for left, title in zip(lefts, rows[0].titles, strict=True):
             _write(sheet, (left, 1), title, "black", "white")
-        for line, row in enumerate(self.rows):
+        for line, row in enumerate(rows):
             for left, thumb in zip(lefts, row.thumbs, strict=True):
                 sheet.paste(thumb, (left, LINE + (THUMB + GAP) * line))
         for (colour, name), (left, line) in zip(classes, places, strict=True):
@@ -86,6 +87,18 @@ class ContactSheet:
         file = io.BytesIO()
         sheet.save(file, format="PNG", compress_level=3)
         return file.getvalue()
+
+
+    def _alike(self) -> list[Row]:
+        """The rows with as many thumbs each: white where one has no picture and others do."""
+        from PIL import Image
+
+        most = max(len(row.thumbs) for row in self.rows)
+        blank, titles = Image.new("RGB", (1, THUMB), "white"), max((row.titles for row in self.rows), key=len)
+        return [
+            row if len(row.thumbs) == most else replace(row, thumbs=[blank, *row.thumbs], titles=titles)
+            for row in self.rows
+        ]
 
 
 def _places(classes: Sequence[Swatch], width: int) -> tuple[list[tuple[int, int]], int]:

@@ -111,12 +111,18 @@ def _inspect_packet(terminal: Terminal, path: Path) -> None:
     except PacketError as error:
         raise PacketError(f"{path}: {error}") from error
     terminal.event("summary", {"packet": path, **header})
-    terminal.show(columns([("packet", path), *((name, _words(value)) for name, value in header.items())]))
+    rows: list[tuple[object, ...]] = [("packet", path)]
+    for name, value in header.items():
+        if name == "levels" and isinstance(value, Mapping):
+            rows += [(f"  {level}", _words(facts)) for level, facts in value.items()]
+        else:
+            rows.append((name, _words(value)))
+    terminal.show(columns(rows))
 
 
 def _words(value: object) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_words(item)}" for name, item in value.items())
+        return ", ".join(f"{name} {_words(item)}" for name, item in value.items() if item != "")
     if isinstance(value, list | tuple):
         return " x ".join(map(str, value))
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -78,9 +78,12 @@ class Derivation:
                 yield key, {name: each for name, each in ids.items() if self._is_wanted(name, each, there)}
 
     def _id(self, name: str, made: Mapping[str, tuple[str, str]]) -> str:
-        """Provenance of a level: the deriver, and the encoder and codec of what it is derived from."""
-        sources = [" ".join(made[each]) for each in self.deriver.sources(name) if each in made]
-        return " ".join([f"{self.deriver.id}:", *dict.fromkeys(sources)])
+        """Provenance of a level: the deriver, and encoders and codecs of what it is derived from, parents included."""
+        sources = [each for each in self.deriver.sources(name) if each in made]
+        for each in sources:  # grows meanwhile
+            above = self.reader.parent_of(each, made[each][1])
+            sources += [above] if above in made and above not in sources else []
+        return " ".join([f"{self.deriver.id}:", *dict.fromkeys(" ".join(made[each]) for each in sources)])
 
     def _is_wanted(self, name: str, wanted: str, made: Mapping[str, tuple[str, str]]) -> bool:
         if name not in made:

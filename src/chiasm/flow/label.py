@@ -57,8 +57,16 @@ def label_from_csv(store: LanceStore, file: Path) -> LabelReport:
         raise ConfigError(
             f"{file}: none of its {table.num_rows} lines names a stored picture; {_example(store, unknown)}"
         )
-    store.label({name: table.schema.field(name).type for name in columns}, rows)
+    known = store.columns()
+    store.label({name: _type(table.schema.field(name).type, known.get(name)) for name in columns}, rows)
     return LabelReport(len(rows), columns, unknown)
+
+
+def _type(came: pa.DataType, known: pa.DataType | None) -> pa.DataType:
+    """The type of a column. A file without a value or a fraction says nothing against one that is there."""
+    if known is not None and (pa.types.is_null(came) or (pa.types.is_integer(came) and pa.types.is_floating(known))):
+        return known
+    return pa.string() if pa.types.is_null(came) else came
 
 
 def _example(store: LanceStore, unknown: Mapping[str, str]) -> str:

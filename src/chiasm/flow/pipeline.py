@@ -26,7 +26,7 @@ from chiasm.errors import ModelError, ShapeError, StoreError
 from chiasm.flow.derive import Derivation, Derived
 from chiasm.flow.draw import Drawing, Redraw
 from chiasm.flow.encode import Ingest, Plan, Progress, Summary
-from chiasm.flow.predict import Predictor
+from chiasm.flow.predict import Predictor, check_heads
 from chiasm.flow.read import Reader, Reading, file_reader
 from chiasm.flow.runtime import Runtime
 from chiasm.flow.see import Eye
@@ -58,7 +58,7 @@ class Pipeline:
     asked: str = ""
     codec: str = ""
     _store: LanceStore | None = field(default=None, repr=False)
-    _heads: dict[int, Head] = field(default_factory=dict, repr=False)
+    _heads: dict[int, tuple[Head, Head]] = field(default_factory=dict, repr=False)
 
     @staticmethod
     def load(
@@ -294,15 +294,21 @@ class Pipeline:
         Raises as `features` does, ModelError for a task that has no head, ConfigError when nothing is asked, or `view`
         is not between 1 and 170.
         """
-        asked: list[tuple[Head, str]] = [(self._placed(models.head(task, self.space.name)), task) for task in tasks]
+        return self.predictor.answers(key, self.heads(tasks, head), view)
+
+    def heads(self, tasks: Sequence[str] = (), head: Head | None = None) -> list[tuple[Head, str]]:
+        """What `predict` asks: heads, each with one of its tasks. Raises as it does; no picture is looked at."""
+        space = self.space.name
+        asked: list[tuple[Head, str]] = [(self._placed(models.head(task, space)), task) for task in tasks]
         asked += [(self._placed(head), task.name) for task in head.tasks] if head is not None else []
-        return self.predictor.answers(key, asked, view)
+        check_heads(asked, space)
+        return asked
 
     def _placed(self, head: Head) -> Head:
         """A head on the device. Looking through its weights takes longer than some answers: once is enough."""
         if id(head) not in self._heads:
-            self._heads[id(head)] = self.runtime.placed(head)
-        return self._heads[id(head)]
+            self._heads[id(head)] = head, self.runtime.placed(head)  # held too, so that no other gets its id
+        return self._heads[id(head)][1]
 
     @property
     def predictor(self) -> Predictor:

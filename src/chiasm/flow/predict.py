@@ -41,16 +41,7 @@ class Predictor:
         """
         if view is not None and not 1.0 <= view <= 170.0:
             raise ConfigError(f"expected a field of view of 1 to 170 degrees, got {view:g}")
-        names = [task for _, task in heads]
-        if not names:
-            raise ConfigError("expected a task or more, got none; name one such as 'semantics', or a head")
-        if twice := sorted({task for task in names if names.count(task) > 1}):
-            raise ConfigError(f"task {twice[0]!r} is asked twice, perhaps of two heads; ask one at a time")
-        if other := next((head for head, _ in heads if head.space != self.space.name), None):
-            raise ModelError(
-                f"the head for {other.tasks[0].name!r} reads space {other.space!r}, these features are of "
-                f"{self.space.name!r}; name that space, or train a head for this one"
-            )
+        names = check_heads(heads, self.space.name)
         record = self.reader.store.get(key, {})
         stored = set(self.reader.store.made([record.key], self.space.name).get(record.key, {}))
         chosen = list({id(head): head for head, _ in heads}.values())
@@ -132,6 +123,21 @@ class Predictor:
                     whole[name] = torch.empty(1, x.shape[1], view.size[0] // stride, view.size[1] // stride)
                 whole[name][..., *tile.at(stride)] = x[..., *tile.within(outer).at(stride)].cpu()
         return whole, view
+
+
+def check_heads(heads: Sequence[tuple[Head, str]], space: str) -> list[str]:
+    """The tasks that are asked. Raises ConfigError for none or one twice, ModelError for a head of another space."""
+    names = [task for _, task in heads]
+    if not names:
+        raise ConfigError("expected a task or more, got none; name one such as 'semantics', or a head")
+    if twice := sorted({task for task in names if names.count(task) > 1}):
+        raise ConfigError(f"task {twice[0]!r} is asked twice, perhaps of two heads; ask one at a time")
+    if other := next((head for head, _ in heads if head.space != space), None):
+        raise ModelError(
+            f"the head for {other.tasks[0].name!r} reads space {other.space!r}, these features are of "
+            f"{space!r}; name that space, or train a head for this one"
+        )
+    return names
 
 
 def _told(record: Record) -> float | None:

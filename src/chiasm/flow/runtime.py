@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -52,9 +53,14 @@ class Runtime:
         return Threads(alone=alone or self.device.type != "cpu")
 
     def placed(self, module: M) -> M:
-        """The same module, its weights on the device; what is no module is given back as it is."""
+        """The module with its weights on the device, a copy where they are on another, since others may use it there.
+
+        What is no module is given back as it is.
+        """
         if isinstance(module, nn.Module):
-            module.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            elsewhere = any(x.device.type != self.device.type for x in module.parameters())
+            found = copy.deepcopy(module) if elsewhere else module
+            return found.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
         return module
 
     def run(self, function: Callable[..., Any], *given: Tensor | Mapping[str, Tensor]) -> Any:

@@ -104,7 +104,10 @@ def read_head(data: bytes, spec: Space, where: str) -> HeadModule:
     about = about_head(data, where)
     if about["space"] != spec.name:
         space = str(about["space"])[:80]
-        raise ModelError(f"{where} reads space {space!r}, these features are of {spec.name!r}; train one for it")
+        raise ModelError(
+            f"{where} reads space {space!r}, these features are of {spec.name!r}; name that space, or train a head for "
+            "this one"
+        )
     try:
         held = _weights(data)
         tasks = _tasks(about["tasks"])

@@ -154,10 +154,14 @@ def by_level(records: Iterable[Record]) -> dict[tuple[str, str], list[tuple[str,
 
 
 def new_folder(now: Snapshot, space: str, level: str) -> str:
-    """A folder for a new table: one that is not there yet, since that of a removed level may wait for its removal."""
+    """A folder for a new table: one that is not there yet, and that does not wait for its removal.
+
+    That of a removed level waits for some time also where `compact` has removed it: a new one of that name would go.
+    """
     name = levels.folder_name(space, level)
+    waiting = {one.path for one in now.commit.retired}
     number = 1
-    while (now.root / (folder := name if number == 1 else f"{name}_{number}")).exists():
+    while (folder := name if number == 1 else f"{name}_{number}") in waiting or (now.root / folder).exists():
         number += 1
     return folder
 

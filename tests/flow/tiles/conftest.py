@@ -74,8 +74,8 @@ class Photographic:
     """The small network as an encoder."""
 
     space, accepts, margin, view, id = NS, "rgb", RECEPTIVE_FIELD["rgb"], "native", "small"
-    precision = ""
     concurrent = True
+    precision = ""
 
     def __init__(self, run: Callable[[Tensor], Features]) -> None:
         self.run = run
