@@ -302,6 +302,13 @@ def test_pixels_are_scaled_and_ordered_as_the_folder_says(saved: Any, tmp_path: 
     assert torch.allclose(found, wanted, atol=1e-5)
 
 
+def test_loading_leaves_the_random_state_alone(saved: Any) -> None:
+    for family in ("dinov2", "resnet"):
+        folder, before = saved(family), torch.random.get_rng_state()
+        foreign.load(f"hf:{folder}")
+        assert torch.equal(before, torch.random.get_rng_state()), family
+
+
 def test_half_precision_gives_float32(untrained: Any) -> None:
     whole = loaded("timm:test_vit", untrained("test_vit"))
     half = loaded("timm:test_vit", untrained("test_vit"), dtype=torch.bfloat16)
