@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,7 @@ FAMILIES = (
     "mobilenetv2",
 )
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
+M, S = torch.tensor([0.5, 0.4, 0.3]).view(1, 3, 1, 1), torch.tensor([0.2, 0.3, 0.4]).view(1, 3, 1, 1)
 SEEN: set[str] = set()
 
 
@@ -269,6 +272,41 @@ def test_views(untrained: Any) -> None:
         transformer(torch.rand(1, 3, 30, 32))
     with pytest.raises(ShapeError, match="B 3 H W, got 1 4 32 32"):
         transformer(torch.rand(1, 4, 32, 32))
+
+
+@pytest.mark.parametrize(
+    ("told", "scaled"),
+    [
+        ({"image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.3, 0.4]}, lambda x: (x - M) / S),
+        ({"do_normalize": False}, lambda x: x),
+        ({"do_flip_channel_order": True, "do_rescale": True}, lambda x: x.flip(1)),
+        ({"image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.3, 0.4], "do_flip_channel_order": True,
+          "do_normalize": True}, lambda x: (x.flip(1) - M) / S),
+        ({"do_normalize": False, "rescale_factor": 1 / 127.5}, lambda x: 2 * x),
+        ({"image_mean": [127.5, 102.0, 76.5], "image_std": [51.0, 76.5, 102.0], "do_rescale": False},
+         lambda x: (x - M) / S),
+        ({}, lambda x: (x - MEAN) / STD),
+    ],
+)  # fmt: skip
+def test_pixels_are_scaled_and_ordered_as_the_folder_says(saved: Any, tmp_path: Path, told: Any, scaled: Any) -> None:
+    import transformers
+
+    folder = shutil.copytree(saved("resnet"), tmp_path / "net")
+    about = {"image_processor_type": "ViTImageProcessor", **told}
+    (folder / "preprocessor_config.json").write_text(json.dumps(about))
+    pixels = torch.rand(1, 3, 64, 64)
+    own = transformers.ResNetBackbone.from_pretrained(folder, out_indices=[1]).eval()
+    with torch.no_grad():
+        wanted = own(scaled(pixels)).feature_maps[0]
+    found = foreign.load(f"hf:{folder}", layers=["stage1"])(pixels)["stage1"]
+    assert torch.allclose(found, wanted, atol=1e-5)
+
+
+def test_loading_leaves_the_random_state_alone(saved: Any) -> None:
+    for family in ("dinov2", "resnet"):
+        folder, before = saved(family), torch.random.get_rng_state()
+        foreign.load(f"hf:{folder}")
+        assert torch.equal(before, torch.random.get_rng_state()), family
 
 
 def test_half_precision_gives_float32(untrained: Any) -> None:

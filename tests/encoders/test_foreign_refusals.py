@@ -11,10 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from chiasm.contracts import Level
 from chiasm.encoders import catalogue, foreign
 from chiasm.encoders.foreign import keymaps, weights
-from chiasm.encoders.foreign.network import plain_name, space_name
-from chiasm.errors import MissingExtraError, ModelError
+from chiasm.encoders.foreign.network import KNOWN, ForeignEncoder, Opened, plain_name, space_name
+from chiasm.errors import MissingExtraError, ModelError, ShapeError
 
 SENTENCE = r"[^\n]{20,600}$"
 
@@ -262,3 +263,18 @@ def test_names_of_spaces() -> None:
     assert len(space_name("hf:" + "x" * 300, digest)) <= 63
     assert plain_name("../../a b") == "a-b"
     assert plain_name("///") == "unnamed"
+
+
+@pytest.mark.parametrize("step", [3, 5, 100])
+def test_maps_whose_places_are_not_those_of_their_stride_are_refused(step: int) -> None:
+    """Networks without padding lose places at every border: of a small picture so many that nobody could read them."""
+
+    def run(x: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"maps": x[..., step // 2 :: step, step // 2 :: step]}
+
+    opened = Opened("timm:net", 8 * "0", (Level("maps", 3, 4),), 4, 1, run, KNOWN["unit"], "square:8")
+    encoder = ForeignEncoder(opened, None, torch.device("cpu"), None)
+    assert step == 100 or encoder(torch.rand(1, 3, 8, 8))["maps"].shape[2] in (2, 3)
+    places = len(range(step // 2, 40, step))
+    with pytest.raises(ShapeError, match=f"gives {places} x {places} places of 'maps' for 40 x 40 pixels, .* 10 x 10;"):
+        encoder(torch.rand(1, 3, 40, 40))

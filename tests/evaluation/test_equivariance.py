@@ -5,6 +5,7 @@ from chiasm.errors import ShapeError
 from chiasm.evaluation.meters.distances import Distance, distance, spread
 from chiasm.evaluation.meters.motions import MOTIONS
 from chiasm.evaluation.protocols.equivariance import equivariance
+from chiasm.evaluation.protocols.pictures import Picture
 
 EXACT = [motion for motion in MOTIONS if motion.exact]
 
@@ -76,3 +77,11 @@ def test_a_constant_space_a_single_picture_and_too_small_pictures_are_refused(
         equivariance(
             exact_encoder, None, [make_picture(0, (32, 32)), make_picture(1, (32, 32))], EXACT[:1], 32
         )
+
+
+def test_pictures_that_are_too_few_or_too_small_to_compare_are_named():
+    wide, tiny = (Picture(f"{n} rows", torch.zeros(3, n, 99, dtype=torch.uint8)) for n in (40, 9))
+    with pytest.raises(ShapeError, match="needs at least 2 of them, got 1"):
+        spread(lambda pixels: {"pixels": pixels}, [wide])
+    with pytest.raises(ShapeError, match="at least 16 x 16 pixels, got '9 rows' of 9 x 99"):
+        spread(lambda pixels: {"pixels": pixels}, [wide, tiny])

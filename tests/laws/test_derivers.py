@@ -43,6 +43,7 @@ def test_every_class_of_the_package_that_derives_is_here():
 @pytest.mark.parametrize("deriver", DERIVERS, ids=lambda deriver: "-".join(deriver.gives.names))
 def test_a_deriver_gives_what_it_says_from_what_it_reads(deriver):
     assert set(deriver.reads) <= set(deriver.space.names)
+    assert all(set(deriver.sources(level)) <= set(deriver.reads) for level in deriver.gives.names)
     assert not set(deriver.gives.names) & set(deriver.space.names)
     assert deriver.id.isprintable()
     assert not any(letter.isspace() for letter in deriver.id)

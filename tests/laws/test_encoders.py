@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import runpy
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -139,6 +140,21 @@ def test_a_picture_is_seen_alone_as_in_a_batch_and_after_others(every):
         encoder(seen(encoder, (12, 20)))
         again = encoder(pixels[1:2])
         assert all(torch.equal(x, again[level]) for level, x in alone.items()), f"{name} remembers"
+
+
+def test_threads_may_share_an_encoder_that_says_so(every):
+    shared = 0
+    for name, encoder in every.items():
+        assert encoder.concurrent in (True, False)
+        if not encoder.concurrent:
+            continue
+        pictures = [seen(encoder, size) for size in ((12, 20), (40, 52), (9, 70))]
+        wanted = [encoder(pixels) for pixels in pictures]
+        with ThreadPoolExecutor(4) as threads:
+            found = list(threads.map(lambda turn: encoder(pictures[turn % 3]), range(12)))  # noqa: B023 - done here
+        assert all(alike(features, wanted[turn % 3], share=1e-5) for turn, features in enumerate(found)), name
+        shared += 1
+    assert shared >= 4
 
 
 def test_the_id_tells_precisions_apart_where_they_make_a_difference(every):

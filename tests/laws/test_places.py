@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from chiasm import models
@@ -19,6 +20,8 @@ from chiasm.contracts import TaskSpec
 from chiasm.flow.pipeline import Pipeline
 from chiasm.flow.runtime import Runtime
 from chiasm.heads.linear import LinearHead
+from chiasm.training.recipes.head import fresh_head, spec_of
+from chiasm.training.stored import PipelineReader, items_of, seen, stored_for
 
 ONNX = 'onnx is not installed: pip install "chiasm[onnx]"'
 SIZE = (90, 150)
@@ -62,8 +65,11 @@ def picture(tmp_path: Path) -> Path:
     return tmp_path / "ramp.png"
 
 
+VIEWS = ("native", "longest:112", "longest:280", "square:112", "square:50", "square:61", "square:400")
+
+
 @pytest.mark.parametrize("up", [True, False])
-@pytest.mark.parametrize("view", ["native", "longest:112", "longest:280", "square:112", "square:50", "square:61"])
+@pytest.mark.parametrize("view", VIEWS)
 def test_an_answer_lies_where_the_encoder_saw_the_picture(tmp_path: Path, picture: Path, view: str, up: bool) -> None:
     model: Any = models.Model(f"onnx:{means(tmp_path / 'net.onnx', up)}", view=view)
     runtime = Runtime.chosen("cpu", "float32")
@@ -83,3 +89,50 @@ def test_an_answer_lies_where_the_encoder_saw_the_picture(tmp_path: Path, pictur
                 assert answer.shape == SIZE
                 found = np.log(answer / (1 - answer))[inside]
                 assert np.abs(found - wanted).max(initial=0) < 0.006, (level.name, also)  # under a pixel
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_a_label_is_laid_where_features_of_its_place_are(tmp_path: Path, picture: Path, view: str) -> None:
+    model: Any = models.Model(f"onnx:{means(tmp_path / 'net.onnx', True)}", view=view)
+    labels = tmp_path / "labels"
+    labels.mkdir()
+    depth = 60000 * (COLUMNS[None] + ROWS[:, None]) / 2
+    Image.fromarray(depth.round().astype(np.uint16)).save(labels / "ramp.png")
+    runtime = Runtime.chosen("cpu", "float32")
+    with Pipeline.of(model, store=tmp_path / "s.lance", writable=True, runtime=runtime) as pipeline:
+        pipeline.encode([picture], workers=0)
+        pictures = [(record.key, record.uris, record.size) for record in pipeline.store.scan({})]
+        head = fresh_head(pipeline.space, spec_of("depth", []), "linear")
+        items = items_of(pictures, labels, head.tasks[0])
+        stored = stored_for(head, PipelineReader(pipeline, whole=True), pipeline.space, items)
+        stored.metres_per_unit = 1 / 60000
+        features, target, valid = stored[0]
+    count = 0
+    for level in pipeline.space.levels:
+        cells, known = (F.avg_pool2d(x, level.stride) for x in (target, valid.float()))  # whole cells alone
+        height, width = cells.shape[-2:]
+        maps = features[level.name][:, :1, :height, :width].float()
+        error = (maps - cells).abs()[known == 1]
+        assert float(error.max()) < 0.006
+        count += len(error)
+    assert count > 150
+
+
+@pytest.mark.parametrize("size", [(90, 150), (66, 1100), (701, 93)])
+def test_a_picture_of_any_size_is_seen_by_heads_where_its_labels_are(tmp_path: Path, size: tuple[int, int]) -> None:
+    """Waves that half a cell's error would put out of phase, drawn from what heads of ns-1 see of a large picture."""
+    y, x = np.mgrid[: size[0], : size[1]]
+    waves = np.stack([np.sin(x / 9), np.sin(y / 7), np.sin((x + y) / 11)], -1) * 0.35 + 0.5
+    pixels = (waves * 255).round().astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "waves.png")
+    with Pipeline.load("ns-rgb", store=tmp_path / "s.lance", writable=True, precision="float32") as pipeline:
+        pipeline.encode([tmp_path / "waves.png"], workers=0, quality=8)
+        (key,) = pipeline.keys()
+        features, view, found = PipelineReader(pipeline, whole=False).features(key, ("context", "detail"))
+        drawn = pipeline.drawing(features)[0]
+    assert found == size
+    assert max(view.size) <= 504
+    label = torch.from_numpy(pixels).permute(2, 0, 1) / 255.0
+    target, valid = seen(label, torch.ones(size, dtype=torch.bool), view, "mean")
+    assert drawn.shape == target.shape
+    assert float((drawn - target).abs()[:, valid].mean()) < 0.02

@@ -27,6 +27,7 @@ VIEWS = {
     "native": View((140, 168)),
     "smaller": View((112, 112), (0.8, 0.75)),
     "larger and moved": View((224, 252), (1.5, 1.4), (10.0, 14.0)),
+    "much larger": View((336, 392), (2.5, 2.6), (0.0, 4.0)),
 }
 SIZE = (130, 149)
 COUNT = 12
@@ -141,6 +142,8 @@ def test_what_a_network_cannot_do_is_said():
         fresh_head(SPACE, zones, "dense")
     with pytest.raises(ConfigError, match="the network convolutional does not answer a label"):
         fresh_head(SPACE, label, "convolutional")
+    with pytest.raises(ConfigError, match="'denoise' is, is answered by the network dense .* got linear on space 'vit"):
+        fresh_head(SPACE, spec_of("denoise", []))
     with pytest.raises(ConfigError, match="'zones' expects a kind of answer, got none; add --kind"):
         spec_of("zones", [])
     with pytest.raises(ConfigError, match=r"called '\.\./zones'"):

@@ -181,7 +181,7 @@ def batch_of(parts: Sequence[tuple[Features, Tensor, Tensor]], task: TaskSpec) -
 def seen(target: Tensor, valid: Tensor, view: View, reduction: Reduction) -> tuple[Tensor, Tensor]:
     """A label C H W and its mask H W where the encoder saw its picture: at the size of the encoder's input."""
     size = (valid.shape[-2], valid.shape[-1])
-    factor = round(1 / min(view.scale))
+    factor = max(1, round(1 / min(view.scale)))
     if view.scale == (1 / factor, 1 / factor):
         target, valid = shrunk(target, valid, factor, reduction)
     else:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -192,7 +192,7 @@ def _edge(config: Any) -> int:
 
 
 def _preprocessing(name: str) -> Preprocessing:
-    """Mean and deviation as the network's preprocessor_config.json says; ImageNet's where there is none."""
+    """Mean, deviation and order as the network's preprocessor_config.json says; ImageNet's where there is none."""
     from transformers.image_processing_base import ImageProcessingMixin
 
     if Path(name).is_file():
@@ -201,10 +201,17 @@ def _preprocessing(name: str) -> Preprocessing:
         found, _ = ImageProcessingMixin.get_image_processor_dict(name)
     except Exception:  # there is none, or no network: weights that came alone
         return Preprocessing()
+    flipped = bool(found.get("do_flip_channel_order", False))  # as of MobileViT, which normalises nothing
+    order: Literal["rgb", "bgr"] = "bgr" if flipped else "rgb"
+    white = 255.0 * float(found.get("rescale_factor", 1 / 255)) if found.get("do_rescale", True) else 255.0
+    white = 1.0 if abs(white - 1.0) < 1e-6 else white  # what 1 becomes before the mean is taken off
     mean, std = found.get("image_mean"), found.get("image_std")
-    if not found.get("do_normalize", True):
-        return Preprocessing((0.0,) * 3, (1.0,) * 3)
-    return Preprocessing(tuple(mean), tuple(std)) if mean and std else Preprocessing()
+    if not found.get("do_normalize", not flipped):
+        mean, std = (0.0,) * 3, (1.0,) * 3
+    elif not (mean and std):
+        mean, std = Preprocessing().mean, Preprocessing().std
+    means, deviations = (tuple(float(x) / white for x in values) for values in (mean, std))
+    return Preprocessing((means[0], means[1], means[2]), (deviations[0], deviations[1], deviations[2]), order)
 
 
 def _probed(
@@ -215,12 +222,13 @@ def _probed(
     A network with patches may still have stages; levels whose places do not lie evenly over the picture are left out.
     """
     problem: Exception | None = None
+    draws = torch.Generator().manual_seed(0)
     for kind in (Blocks, Stages) if transformer else (Stages,):
         run = kind(network)
         for size in (run.other_size(edge), (edge, edge)):
             try:
                 with torch.no_grad():
-                    run.settle(torch.rand(1, 3, *size, device=device))
+                    run.settle(torch.rand(1, 3, *size, generator=draws).to(device))
                     found, again = (
                         run(torch.linspace(0, 1, 3 * size[0] * size[1]).view(1, 3, *size).to(device)) for _ in (1, 2)
                     )

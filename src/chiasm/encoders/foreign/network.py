@@ -87,7 +87,7 @@ class ForeignEncoder:
 
     accepts: Kind = "rgb"
     margin: int | None = None
-    concurrent = False  # an interpreter of TFLite keeps its tensors, and a library may
+    concurrent = False  # a library may keep what it computes
 
     def __init__(self, opened: Opened, view: str | None, device: torch.device, dtype: torch.dtype | None) -> None:
         self.view = _checked(view, opened)
@@ -121,7 +121,19 @@ class ForeignEncoder:
                     f"{opened.name} does not run on {size[0]} x {size[1]} pixels ({first_words(error)}); its own view "
                     f"is {opened.view}"
                 ) from error
+        for level in opened.levels:
+            _check_places(opened, level, found[level.name], size)
         return {level.name: found[level.name].float() for level in opened.levels}
+
+
+def _check_places(opened: Opened, level: Level, x: Tensor, size: Size) -> None:
+    """Raise ShapeError for a map whose places are not those of its stride, more or less one: nobody could read it."""
+    wanted = [edge // level.stride for edge in size] if level.stride else []
+    if any(not n or abs(n - places) > 1 for n, places in zip(x.shape[2:], wanted, strict=True)):
+        raise ShapeError(
+            f"{opened.name} gives {x.shape[2]} x {x.shape[3]} places of {level.name!r} for {size[0]} x {size[1]} "
+            f"pixels, where a stride of {level.stride} means {wanted[0]} x {wanted[1]}; its own view is {opened.view}"
+        )
 
 
 def _only(opened: Opened, came: str) -> str:

@@ -75,13 +75,17 @@ def spread(encode: Encode, pictures: Sequence[Picture]) -> dict[str, Distance]:
     """Level -> mean distance between two different pictures, over all pairs, at the same positions.
 
     Each picture is seen through its central square of 256 pixels (less when one picture is smaller, in steps
-    of 16). Raises ShapeError for fewer than two pictures.
+    of 16). Raises ShapeError for fewer than two pictures, or one that is smaller than 16 pixels.
     """
     if len(pictures) < 2:
         raise ShapeError(
             f"a distance between different pictures needs at least 2 of them, got {len(pictures)}; add some"
         )
     side = min([CENTRE, *(min(picture.pixels.shape[1:]) for picture in pictures)]) // 16 * 16
+    if not side:
+        small = min(pictures, key=lambda picture: min(picture.pixels.shape[1:]))
+        height, width = small.pixels.shape[1:]
+        raise ShapeError(f"expected pictures of at least 16 x 16 pixels, got {small.name!r} of {height} x {width}")
     with torch.no_grad():
         seen = [encode(_centre(picture.batch, side)) for picture in pictures]
     return {level: mean_distance([distance(a[level], b[level]) for a, b in combinations(seen, 2)]) for level in seen[0]}

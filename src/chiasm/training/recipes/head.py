@@ -139,7 +139,12 @@ def fresh_head(spec: Space, task: TaskSpec, network: Network = "auto", reads: Se
         return ClassifyHead(spec, (task,)) if task.kind == "label" else DenseHead(spec, (task,))
     maps = tuple(level.name for level in spec.levels if level.stride)
     vectors = tuple(level.name for level in spec.levels if not level.stride)
-    if task.kind == "picture" or (chosen == "convolutional" and KINDS[task.kind].whole):
+    if task.kind == "picture":
+        raise ConfigError(
+            f"a picture, as {task.name!r} is, is answered by the network dense from context and detail alone, got "
+            f"{chosen} on space {spec.name!r}; encode the pictures with ns-rgb, or name another task"
+        )
+    if chosen == "convolutional" and KINDS[task.kind].whole:
         raise ConfigError(f"the network {chosen} does not answer a {task.kind}, as {task.name!r} is; name another")
     if KINDS[task.kind].whole:
         return PooledHead(spec, (task,), tuple(reads) or vectors or maps)
