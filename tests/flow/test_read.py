@@ -21,6 +21,7 @@ from chiasm.flow.pipeline import Pipeline
 from chiasm.flow.small import at_working_size
 from chiasm.flow.tiles import PacketReader
 from chiasm.images import read
+from chiasm.store import open_store
 
 SIZES = [(1, 1), (1, 5000), (5, 7), (47, 33), (4, 4)]
 
@@ -302,3 +303,17 @@ def test_what_is_derived_depends_on_what_its_source_is_coded_on(writer, save):
     assert writer.derive(("pooled_detail",)) == {"stored": 1, "known": 0, "failed": 0}
     found = writer.features(str(path))
     torch.testing.assert_close(found["pooled_detail"], found["detail"].mean(dim=(2, 3)), rtol=1e-3, atol=1e-3)
+
+
+def test_a_level_counts_as_derived_when_its_commit_is_on_the_disk(writer, save):
+    writer.encode([save(f"{seed}.png", seed=seed) for seed in range(3)], workers=0)
+    told = []
+
+    def report(derived):
+        with open_store(writer.path) as reader:
+            assert "pooled_context" in reader.get(derived.key).spaces["ns-1"]
+        told.append(derived.outcome)
+
+    writer.derive(("pooled_context",), report=report)
+    writer.derive(("pooled_context",), report=report)
+    assert told == ["stored"] * 3 + ["known"] * 3

@@ -42,28 +42,37 @@ class Derivation:
     def run(self, keys: Sequence[str], report: Callable[[Derived], None] | None = None) -> dict[str, int]:
         """Derive for `keys` what is missing: how many were stored, known and failed. A failure stops nothing."""
         counts = {"stored": 0, "known": 0, "failed": 0}
+
+        def tell(told: Derived) -> None:
+            counts[told.outcome] += 1
+            if report is not None:
+                report(told)
+
         self.reader.store.declare(self.deriver.gives)
         waiting: dict[str, Record] = {}
         since, waiting_bytes = time.monotonic(), 0
         for key, ids in self._todo(keys):
-            told = Derived(key, "known")
-            if ids:
-                try:
-                    waiting[key] = self._record(key, ids)
-                    waiting_bytes += sum(map(_bytes, waiting[key].spaces.values()))
-                    told = Derived(key, "stored")
-                except ChiasmError as error:
-                    told = Derived(key, "failed", str(error))
-            counts[told.outcome] += 1
-            if report is not None:
-                report(told)
+            if not ids:
+                tell(Derived(key, "known"))
+                continue
+            try:
+                waiting[key] = self._record(key, ids)
+                waiting_bytes += sum(map(_bytes, waiting[key].spaces.values()))
+            except ChiasmError as error:
+                tell(Derived(key, "failed", str(error)))
             late = time.monotonic() - since >= COMMIT_SECONDS
             if waiting and (late or len(waiting) >= COMMIT_ROWS or waiting_bytes >= COMMIT_BYTES):
-                self.reader.store.put(list(waiting.values()), replace=True)
+                self._commit(waiting, tell)
                 waiting, since, waiting_bytes = {}, time.monotonic(), 0
+        self._commit(waiting, tell)
+        return counts
+
+    def _commit(self, waiting: Mapping[str, Record], tell: Callable[[Derived], None]) -> None:
+        """Put what waits, and tell of it: until then a kill would undo it."""
         if waiting:
             self.reader.store.put(list(waiting.values()), replace=True)
-        return counts
+        for key in waiting:
+            tell(Derived(key, "stored"))
 
     def _todo(self, keys: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
         """Each key with the levels that are to be made, and their ids."""
