@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
@@ -66,22 +68,30 @@ def records(now: Snapshot, keys: Sequence[str], wanted: Sequence[LevelTable]) ->
     """key -> record, of those that are stored. Raises StoreError for a row that is damaged."""
     table = now.table("pictures")
     columns = picture_columns(table.dataset.schema)
-    rows = table.find("key", keys, columns).to_pylist()
-    here = [str(row["key"]) for row in rows]
-    facts = {one: level_facts(one, here) for one in wanted}
-    return joined(now, rows, facts, strict=True)
+    rows, places, *facts = side_by_side(
+        lambda: table.find("key", keys, columns).to_pylist(),
+        lambda: Ledger(now).uris(keys),
+        *(lambda one=one: level_facts(one, keys) for one in wanted),
+    )
+    return joined(now, rows, places, dict(zip(wanted, facts, strict=True)), strict=True)
+
+
+def side_by_side(*questions: Callable[[], Any]) -> list[Any]:
+    """Their answers, asked at once: Lance waits for each on threads of its own. What one raises is raised."""
+    with ThreadPoolExecutor(len(questions)) as threads:
+        return [asked.result() for asked in [threads.submit(each) for each in questions]]
 
 
 def joined(
     now: Snapshot,
     rows: Sequence[Mapping[str, object]],
+    places: Mapping[str, tuple[str, ...]],
     facts: Mapping[LevelTable, Mapping[str, Mapping[str, object]]],
     strict: bool,
 ) -> dict[str, Record]:
     """Rows of `pictures` and of levels to records. strict: raise for a damaged row, else warn and leave it out."""
     keys = [str(row["key"]) for row in rows]
     own = user_columns(now.table("pictures").dataset.schema)
-    places = Ledger(now).uris(keys)
     spaces: dict[str, dict[str, dict[str, Stored]]] = {key: {} for key in keys}
     for one, found in facts.items():
         some = [found[key] for key in keys if key in found]
@@ -131,9 +141,10 @@ def scanned(now: Snapshot, wanted: Sequence[LevelTable], where: str | None) -> I
     for batch in table.batches(columns, where, AT_ONCE):
         rows = batch.to_pylist()
         keys = [str(row["key"]) for row in rows]
+        places = Ledger(now).uris(keys)
         facts = {one: level_facts(one, keys) for one in wanted}
         for part in portions(rows, facts):
-            yield from joined(now, part, facts, strict=False).values()
+            yield from joined(now, part, places, facts, strict=False).values()
 
 
 def portions(

@@ -72,7 +72,10 @@ class Table:
         """The rows of the tail, with `_rowid`."""
         parts = [self._tail_keys(fragment, column) for fragment in self._tail_fragments()]
         keys = pa.concat_tables(parts) if parts else self._empty([column])
-        keys = keys.filter(pc.is_in(keys[column], value_set=pa.array(values, pa.string())))
+        one = len(values) == 1  # comparing takes half the time of looking up
+        keys = keys.filter(
+            pc.equal(keys[column], values[0]) if one else pc.is_in(keys[column], pa.array(values, pa.string()))
+        )
         if list(columns) == [column]:
             return keys
         if not keys.num_rows:
