@@ -42,13 +42,12 @@ class Predictor:
         if view is not None and not 1.0 <= view <= 170.0:
             raise ConfigError(f"expected a field of view of 1 to 170 degrees, got {view:g}")
         names = check_heads(heads, self.space.name)
-        record = self.reader.store.get(key, {})
-        stored = set(self.reader.store.made([record.key], self.space.name).get(record.key, {}))
         chosen = list({id(head): head for head, _ in heads}.values())
+        record, stored = self._record(key, [name for head in chosen for name in head.reads])
         wanted = dict.fromkeys(
             name for head in chosen for name in self._levels(head.reads, head.margin, record.size, stored)
         )
-        opened = self.reader.opened(self.reader.packet(record.key, self.space, tuple(wanted)), self.space)
+        opened = self._opened(record, tuple(wanted))
         found: dict[str, Answer] = {}
         for head in chosen:
             specs = [task for task in head.tasks if any(task.name == name for each, name in heads if each is head)]
@@ -59,15 +58,22 @@ class Predictor:
 
     def working(self, key: str, reads: Sequence[str]) -> tuple[Features, View, Size]:
         """Features as a head sees them that looks at the whole picture, the view that they are of, and its size."""
-        record = self.reader.store.get(key, {})
-        stored = set(self.reader.store.made([record.key], self.space.name).get(record.key, {}))
-        levels = self._levels(tuple(reads), None, record.size, stored)
-        opened = self.reader.opened(self.reader.packet(record.key, self.space, levels), self.space)
+        record, stored = self._record(key, reads)
+        opened = self._opened(record, self._levels(tuple(reads), None, record.size, stored))
         if self._is_redrawn(reads, None, record.size, stored):
             assert self.redraw is not None
             features, view = at_working_size(opened, self.redraw)
             return {name: features[name] for name in reads}, view, record.size
         return opened.whole(reads), view_of(opened, reads), record.size
+
+    def _record(self, key: str, reads: Sequence[str]) -> tuple[Record, set[str]]:
+        """A picture with what heads may read of it, in one look-up, and which of that is stored."""
+        names = [self.space.level(name).name for name in reads]
+        record = self.reader.record(key, self.space, [*names, "context"] if self.redraw else names)
+        return record, set(record.spaces.get(self.space.name, {}))
+
+    def _opened(self, record: Record, levels: Sequence[str]) -> PacketReader:
+        return self.reader.opened(self.reader.packet_of(record, self.space, levels), self.space)
 
     def _levels(self, reads: tuple[str, ...], margin: int | None, size: Size, stored: set[str]) -> tuple[str, ...]:
         """The levels to read for a head: `context` alone where the picture is drawn from it and encoded again."""

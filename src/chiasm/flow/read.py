@@ -53,18 +53,23 @@ class Reader:
             known = ", ".join(space.names)
             raise ShapeError(f"expected a level or more of {space.name!r}, got none; there are {known}")
         names = list(space.names if levels is None else dict.fromkeys(space.level(name).name for name in levels))
-        if levels is not None:  # parents that earlier pictures had: most often one look is enough
-            names += [
-                above for name in names if (above := self._parents.get((space.name, name))) and above not in names
-            ]
+        return self.packet_of(self.record(key, space, names), space, levels)
+
+    def record(self, key: str, space: Space, names: Sequence[str]) -> Record:
+        """A picture with those of these levels that are stored of it, and the levels that they are coded on top of.
+
+        Raises StoreError for an unknown picture.
+        """
+        asked = list(dict.fromkeys(names))  # with parents that earlier pictures had: most often one look is enough
+        asked += [above for name in asked if (above := self._parents.get((space.name, name))) and above not in asked]
         while True:
-            record = self.store.get(key, {space.name: names})
-            packet = self.packet_of(record, space, levels)
-            self._parents |= {(space.name, name): each.parent for name, each in packet.levels.items()}
-            missing = {each.parent for each in packet.levels.values()} - {"", *packet.levels} - set(names)
+            record = self.store.get(key, {space.name: asked})
+            parents = {name: each.coded.parent for name, each in record.spaces.get(space.name, {}).items()}
+            self._parents |= {(space.name, name): above for name, above in parents.items()}
+            missing = set(parents.values()) - {""} - set(asked)
             if not missing:
-                return packet
-            names += sorted(missing)
+                return record
+            asked += sorted(missing)
 
     def packet_of(self, record: Record, space: Space, levels: Sequence[str] | None = None) -> Packet:
         """The same of a record that was read."""

@@ -47,6 +47,8 @@ def folded(module: M) -> M:
         elif isinstance(part, nn.Sequential) and len(part) > 1 and isinstance(part[1], nn.BatchNorm2d):
             assert isinstance(part[0], nn.Conv2d)
             part[0], part[1] = fuse_conv_bn_eval(part[0], part[1]), nn.Identity()
+        elif isinstance(part, nn.ReLU | nn.ReLU6):
+            part.inplace = True  # what it is given is a convolution's answer, which nobody else reads
     return copied.requires_grad_(False)
 
 
